@@ -33,6 +33,9 @@ void wf_wanted_destroy(struct wf_wanted_chains *wanted);
  * are left for others. */
 bool wf_wanted_add(struct wf_wanted_chains *wanted, const char *from, uint32_t domain,
                    const uint8_t tip[32]);
+/* The same of a block that is to be removed; one that is kept already is kept once. */
+bool wf_unwanted_add(struct wf_wanted_chains *wanted, const char *from, uint32_t domain,
+                     const uint8_t key[32]);
 /* Of a struct wf_node_fabric. */
 struct wf_wanted_chains *wf_wanted_of(void *cluster);
 struct wf_served *wf_served_of(void *cluster);

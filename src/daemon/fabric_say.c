@@ -21,7 +21,7 @@
 #include "sys/clock.h"
 
 #define WANTED_MAX 256u
-#define UNWANTED_MAX 1024u
+#define UNWANTED_MAX 2048u
 #define UNWANTED_NS 5000000000u /* so long a block may be in use that is to be removed */
 #define WANTED_NS 2000000000u   /* until a chain that was handed over is known here, or is not */
 
@@ -54,23 +54,43 @@ void wf_wanted_destroy(struct wf_wanted_chains *wanted)
     free(wanted);
 }
 
+/* Nobody has more of them than are left for others.  False: it has, or there is no room. */
+static bool wanted_add(struct wanted *all, uint32_t *count, uint32_t max, const char *from,
+                       uint32_t domain, const uint8_t key[32])
+{
+    uint32_t its = 0;
+    for (uint32_t i = 0; i < *count; i++)
+        its += strcmp(all[i].from, from) == 0;
+    if (its >= max - *count)
+        return false;
+    struct wanted *one = &all[(*count)++];
+    *one = (struct wanted){.domain = domain, .since_ns = wf_now_ns()};
+    memcpy(one->tip, key, 32);
+    memcpy(one->from, from, strnlen(from, WF_MEMBER_NAME_MAX));
+    return true;
+}
+
 bool wf_wanted_add(struct wf_wanted_chains *w, const char *from, uint32_t domain,
                    const uint8_t tip[32])
 {
-    uint32_t its = 0;
     pthread_mutex_lock(&w->lock);
-    for (uint32_t i = 0; i < w->count; i++)
-        its += strcmp(w->chains[i].from, from) == 0;
-    bool room = its < WANTED_MAX - w->count;
-    if (room) {
-        struct wanted *chain = &w->chains[w->count++];
-        *chain = (struct wanted){.domain = domain, .since_ns = wf_now_ns()};
-        memcpy(chain->tip, tip, 32);
-        memcpy(chain->from, from, strnlen(from, WF_MEMBER_NAME_MAX));
+    bool room = wanted_add(w->chains, &w->count, WANTED_MAX, from, domain, tip);
+    if (room)
         atomic_store_explicit(&w->some, true, memory_order_relaxed);
-    }
     pthread_mutex_unlock(&w->lock);
     return room;
+}
+
+bool wf_unwanted_add(struct wf_wanted_chains *w, const char *from, uint32_t domain,
+                     const uint8_t key[32])
+{
+    bool known = false;
+    pthread_mutex_lock(&w->lock);
+    for (uint32_t i = 0; i < w->unwanted_count && !known; i++)
+        known = w->unwanted[i].domain == domain && memcmp(w->unwanted[i].tip, key, 32) == 0;
+    known = known || wanted_add(w->unwanted, &w->unwanted_count, UNWANTED_MAX, from, domain, key);
+    pthread_mutex_unlock(&w->lock);
+    return known;
 }
 
 /* On the fabric's thread.  What is not kept is fetched when somebody asks for it. */
@@ -80,22 +100,11 @@ void wf_node_fabric_offered(void *cluster, const char *from, uint32_t domain, co
         wf_node_pushes_ring(wf_node_of(cluster));
 }
 
-/* On the fabric's thread.  Beyond UNWANTED_MAX whoever asked sees that it is there, and asks again.
- */
+/* On the fabric's thread.  Of what finds no room whoever asked sees that it is there, and asks
+ * again. */
 void wf_node_fabric_forget(void *cluster, const char *from, uint32_t domain, const uint8_t key[32])
 {
-    struct wf_wanted_chains *w = wf_wanted_of(cluster);
-    bool known = false;
-    pthread_mutex_lock(&w->lock);
-    for (uint32_t i = 0; i < w->unwanted_count && !known; i++)
-        known = w->unwanted[i].domain == domain && memcmp(w->unwanted[i].tip, key, 32) == 0;
-    if (!known && w->unwanted_count < UNWANTED_MAX) {
-        struct wanted *block = &w->unwanted[w->unwanted_count++];
-        *block = (struct wanted){.domain = domain, .since_ns = wf_now_ns()};
-        memcpy(block->tip, key, 32);
-        memcpy(block->from, from, strnlen(from, WF_MEMBER_NAME_MAX));
-    }
-    pthread_mutex_unlock(&w->lock);
+    (void)wf_unwanted_add(wf_wanted_of(cluster), from, domain, key);
 }
 
 /* True: there is nothing more to do for it. */
