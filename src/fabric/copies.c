@@ -13,9 +13,12 @@
  * heard all: that is, the directory has been cut as it is for SETTLED_NS, so that all others have
  * noticed, and each member has told it all since.  What is not sure is for the asker to judge.
  *
- * An owner that does not answer within PATIENCE_NS is waited for no longer.  There are
- * QUESTIONS_MAX questions at a time, in ASKS_MAX messages, and no more than SAYS of these begin a
- * tick: about 20,000 blocks a second.  Nothing is kept of an answer but by who asked.
+ * Whether there are too many is another question: a copy that a lender has for itself, in its pool,
+ * is none that stays.  It is put to the lenders that seem to have one, with LENT.
+ *
+ * An owner that does not answer within PATIENCE_NS, or takes no question, is waited for no longer.
+ * There are QUESTIONS_MAX questions at a time, in ASKS_MAX messages, and no more than SAYS of these
+ * begin a tick: about 20,000 blocks a second.  Nothing is kept of an answer but by who asked.
  *
  * The fabric's thread.  Nothing allocates after create.
  */
@@ -33,14 +36,19 @@
 #define SETTLED_NS 2000000000u
 #define WHOLE_NS 100000000u /* for so long the answer is the same */
 #define HOLDERS_MAX 64u
+#define ASKED_MAX 8u /* of one block */
 #define NONE UINT32_MAX
+
+static_assert(WF_SHARD_OWNERS_MAX <= ASKED_MAX, "owners are asked");
+static_assert(ASKED_MAX <= 2 * WF_FABRIC_COPIED_NAMES, "each of them may name itself");
 
 struct question {
     struct wf_fabric_event block;
-    bool used;
-    uint32_t number;                      /* of who asked */
-    uint32_t owners[WF_SHARD_OWNERS_MAX]; /* that are to be asked; NONE */
-    uint32_t waits;                       /* for so many answers */
+    bool used, lent;            /* lent: lenders are asked, each about itself */
+    uint32_t number;            /* of who asked */
+    uint32_t owners[ASKED_MAX]; /* or lenders, that are to be asked; NONE */
+    uint32_t waits;             /* for so many answers */
+    uint64_t since_ns;
     struct wf_copies_known known;
 };
 
@@ -83,48 +91,74 @@ static bool is_whole(struct wf_fabric *f)
     return c->whole;
 }
 
-bool wf_copies_ask(struct wf_fabric *f, const struct wf_fabric_event *block, uint32_t number)
+/* NULL: there is no room. */
+static struct question *question_take(struct wf_fabric *f, const struct wf_fabric_event *block,
+                                      uint32_t number)
 {
     struct wf_copies *c = f->copies;
-    uint64_t owners[WF_SHARD_OWNERS_MAX];
     if (c->open == QUESTIONS_MAX)
-        return false;
+        return NULL;
     struct question *q = c->questions;
     while (q->used)
         q++;
-    *q = (struct question){.block = *block, .used = true, .number = number};
+    *q = (struct question){.block = *block,
+                           .used = true,
+                           .number = number,
+                           .since_ns = wf_fabric_now(f)};
+    for (uint32_t i = 0; i < ASKED_MAX; i++)
+        q->owners[i] = NONE;
     c->open++;
-    uint32_t count = wf_parts_owners(f, block->key, owners);
-    for (uint32_t i = 0; i < WF_SHARD_OWNERS_MAX; i++) {
-        bool self = i < count && owners[i] == wf_parts_self(f);
-        const struct wf_peer_node *peer = i < count && !self ? wf_peer_member(f, owners[i]) : NULL;
+    return q;
+}
+
+bool wf_copies_ask(struct wf_fabric *f, const struct wf_fabric_event *block, uint32_t number)
+{
+    uint64_t owners[WF_SHARD_OWNERS_MAX];
+    struct question *q = question_take(f, block, number);
+    uint32_t count = q ? wf_parts_owners(f, block->key, owners) : 0;
+    for (uint32_t i = 0; i < count; i++) {
+        bool self = owners[i] == wf_parts_self(f);
+        const struct wf_peer_node *peer = self ? NULL : wf_peer_member(f, owners[i]);
         q->owners[i] = peer ? peer->number : NONE;
         q->known.sure |= self && is_whole(f);
     }
-    return true;
+    return q != NULL;
+}
+
+bool wf_copies_ask_lent(struct wf_fabric *f, const struct wf_fabric_event *block, uint32_t number,
+                        const uint16_t *lenders, uint32_t count)
+{
+    struct question *q = question_take(f, block, number);
+    for (uint32_t i = 0; q && i < count && i < ASKED_MAX; i++)
+        q->owners[i] = lenders[i];
+    if (q)
+        q->lent = true;
+    return q != NULL;
 }
 
 /* Which of its owners is this peer, if it is to be asked? */
 static uint32_t owner_of(const struct question *q, uint32_t peer)
 {
     uint32_t i = 0;
-    while (i < WF_SHARD_OWNERS_MAX && q->owners[i] != peer)
+    while (i < ASKED_MAX && q->owners[i] != peer)
         i++;
     return i;
 }
 
-/* Up to a message's worth of what that one is to be asked about, of the domain of the first. */
+/* Up to a message's worth of what that one is to be asked about, as the first is and of its domain.
+ */
 static void gather(struct wf_fabric *f, uint32_t first, uint32_t peer, struct ask *ask,
                    struct wf_fabric_copies *out)
 {
     struct wf_copies *c = f->copies;
     unsigned domain = c->questions[first].block.domain;
+    bool lent = c->questions[first].lent;
     for (uint32_t i = 0; i < QUESTIONS_MAX && ask->count < WF_FABRIC_COPIES_MAX; i++) {
         uint32_t number = (first + i) % QUESTIONS_MAX;
         struct question *q = &c->questions[number];
-        uint32_t owner = q->used && q->block.domain == domain ? owner_of(q, peer)
-                                                              : WF_SHARD_OWNERS_MAX;
-        if (owner == WF_SHARD_OWNERS_MAX)
+        bool one = q->used && q->block.domain == domain && q->lent == lent;
+        uint32_t owner = one ? owner_of(q, peer) : ASKED_MAX;
+        if (owner == ASKED_MAX)
             continue;
         struct wf_fabric_copies_key *key = &out->keys[ask->count];
         *key = (struct wf_fabric_copies_key){.bytes = q->block.bytes,
@@ -136,6 +170,7 @@ static void gather(struct wf_fabric *f, uint32_t first, uint32_t peer, struct as
     }
     out->domain = (uint16_t)domain;
     out->count = (uint16_t)ask->count;
+    out->flags = lent ? WF_FABRIC_LENT : 0;
 }
 
 static struct ask *ask_free(struct wf_copies *c)
@@ -146,7 +181,7 @@ static struct ask *ask_free(struct wf_copies *c)
     return NULL;
 }
 
-/* False: nothing is to be said, or not now. */
+/* False: not now. */
 static bool say(struct wf_fabric *f, uint32_t first, uint32_t peer, uint64_t now_ns)
 {
     static _Thread_local union {
@@ -183,14 +218,18 @@ static void ask_some(struct wf_fabric *f, uint64_t now_ns)
     uint32_t says = 0;
     for (uint32_t i = 0; i < QUESTIONS_MAX; i++) {
         uint32_t number = (c->from + i) % QUESTIONS_MAX;
-        const struct question *q = &c->questions[number];
-        for (uint32_t k = 0; q->used && k < WF_SHARD_OWNERS_MAX; k++) {
+        struct question *q = &c->questions[number];
+        for (uint32_t k = 0; q->used && k < ASKED_MAX; k++) {
             if (q->owners[k] == NONE)
                 continue;
-            if (says++ == SAYS || !say(f, number, q->owners[k], now_ns)) {
+            if (says == SAYS || !ask_free(c)) {
                 c->from = number;
                 return;
             }
+            if (say(f, number, q->owners[k], now_ns))
+                says++;
+            else if (now_ns - q->since_ns > PATIENCE_NS)
+                q->owners[k] = NONE;
         }
     }
 }
@@ -229,9 +268,11 @@ bool wf_copied_heard(struct wf_link *link, const void *header, uint32_t bytes)
         ask->peer != link->peer->number || ask->count != copied->count)
         return true; /* nobody waits for it any more */
     for (uint32_t i = 0; i < ask->count && wf_peer_believed(f, link->peer); i++) {
-        struct wf_copies_known *known = &c->questions[ask->questions[i]].known;
+        struct question *q = &c->questions[ask->questions[i]];
+        struct wf_copies_known *known = &q->known;
         for (uint32_t k = 0; k < WF_FABRIC_COPIED_NAMES && copied->keys[i].members[k]; k++)
-            known_add(f, known, copied->keys[i].members[k]);
+            if (!q->lent || copied->keys[i].members[k] == link->peer->member)
+                known_add(f, known, copied->keys[i].members[k]);
         known->sure |= copied->flags & WF_FABRIC_WHOLE;
     }
     ask_end(f, ask);
@@ -247,7 +288,7 @@ void wf_copies_lost(struct wf_fabric *f, const struct wf_peer_node *peer)
 
 static bool is_asked(const struct question *q)
 {
-    for (uint32_t i = 0; i < WF_SHARD_OWNERS_MAX; i++)
+    for (uint32_t i = 0; i < ASKED_MAX; i++)
         if (q->owners[i] != NONE)
             return false;
     return q->waits == 0;
@@ -290,9 +331,11 @@ static uint32_t name(struct wf_fabric *f, const struct wf_link *link, uint32_t d
     return named;
 }
 
-/* All that this node knows to have it and stay, itself included: lenders first. */
+/* All that this node knows to have it and stay, itself included: lenders first.  Or itself alone,
+ * where it lends it. */
 static void copies_name(struct wf_fabric *f, const struct wf_link *link, uint32_t domain,
-                        const struct wf_fabric_copies_key *key, struct wf_fabric_copied_key *out)
+                        const struct wf_fabric_copies_key *key, bool alone,
+                        struct wf_fabric_copied_key *out)
 {
     uint16_t holders[HOLDERS_MAX];
     uint8_t is;
@@ -302,6 +345,8 @@ static void copies_name(struct wf_fabric *f, const struct wf_link *link, uint32_
     bool lent = stays && f->lent && wf_lent_has(f->lent, domain, key->key, &is) && is <= worst;
     if (lent)
         out->members[named++] = wf_parts_self(f);
+    if (alone)
+        return;
     named = name(f, link, domain, holders, count, true, out->members, named);
     if (stays && !lent && named < WF_FABRIC_COPIED_NAMES &&
         wf_parts_has(f, domain, key->key, key->bytes) <= worst)
@@ -337,7 +382,8 @@ bool wf_copies_heard(struct wf_link *link, const void *header, uint32_t bytes)
     if (domain != WF_DOMAIN_NONE && wf_peer_believed(f, link->peer)) {
         m.said.flags = is_whole(f) ? WF_FABRIC_WHOLE : 0;
         for (uint32_t i = 0; i < asked->count; i++)
-            copies_name(f, link, domain, &asked->keys[i], &m.said.keys[i]);
+            copies_name(f, link, domain, &asked->keys[i], asked->flags & WF_FABRIC_LENT,
+                        &m.said.keys[i]);
     }
     (void)wf_link_say(link, &m, answer_bytes); /* or who asked waits no longer */
     return true;

@@ -780,6 +780,9 @@ void wf_copies_destroy(struct wf_fabric *f);
 uint32_t wf_copies_room(const struct wf_fabric *f);
 /* Who else has this?  wf_moves_known() has the answer, later.  False: there is no room. */
 bool wf_copies_ask(struct wf_fabric *f, const struct wf_fabric_event *block, uint32_t number);
+/* Which of these has it in memory that it lends? */
+bool wf_copies_ask_lent(struct wf_fabric *f, const struct wf_fabric_event *block, uint32_t number,
+                        const uint16_t *lenders, uint32_t count);
 void wf_copies_tick(struct wf_fabric *f, uint64_t now_ns);
 /* Nobody asks this one any more. */
 void wf_copies_lost(struct wf_fabric *f, const struct wf_peer_node *peer);

@@ -19,6 +19,12 @@
  * it in its pool alone, which nobody else can tell, or have been told of fewer copies: so when the
  * next one finds it wanting still, a round later in which nobody came or went, that one copies it.
  *
+ * There may be more copies than were asked for, as when a lender comes back that was taken to be
+ * gone: those whose names come after enough others go.  Each of these others is asked whether it
+ * has one in memory that it lends (copies.c), so that none goes for a copy in somebody's pool; and
+ * since none goes but after those that stay, two lenders do not let go of the same one for each
+ * other.  That is when nobody came or went for BEYOND rounds.
+ *
  * Where this node keeps a part of the directory it does not know who else has a block: before it
  * judges, the owners of the shard are asked (copies.c), as many blocks at a time as there is room
  * for questions, and again when a job's turn comes and what they said is older than STALE_NS.  When
@@ -52,6 +58,7 @@
 #define UNSURE_NS 10000000000u
 #define FULLS_MAX 32u    /* of a domain that nobody has room for: its others find none either */
 #define PASSED_MAX 256u  /* jobs that come to nothing, in one run */
+#define BEYOND 2u        /* rounds without a change, until copies that are too many go */
 #define PUSHES 8u        /* rounds in which a copy that is made again may push others out */
 #define SHARE_SLACK 0.05 /* of a lender's memory, beyond the mean of all, that is let be */
 
@@ -61,6 +68,7 @@ struct job {
     struct wf_copies_known known;
     enum wf_keep_rule rule;
     bool share, again; /* again: it was judged before, and counted */
+    bool beyond;       /* there may be copies enough without this one */
     uint32_t next;     /* free ones */
 };
 
@@ -101,8 +109,9 @@ struct wf_moves {
 struct copies {
     uint32_t others;  /* nodes that have it and stay, */
     uint32_t lenders; /* and of these, in memory that they lend, as it seems */
-    uint32_t rank;    /* of these, whose names come before this one's */
-    uint16_t holders[HOLDERS_MAX];
+    uint32_t rank;    /* of these, whose names come before this one's, */
+    uint16_t before[HOLDERS_MAX];
+    uint16_t holders[HOLDERS_MAX]; /* of all */
     uint32_t count;
 };
 
@@ -124,7 +133,8 @@ static void holder_add(struct wf_fabric *f, struct copies *copies, uint32_t numb
         return;
     copies->others++;
     copies->lenders += peer->said.lends_bytes > 0;
-    copies->rank += peer->said.lends_bytes > 0 && strcmp(f->name, peer->name) > 0;
+    if (peer->said.lends_bytes > 0 && strcmp(f->name, peer->name) > 0)
+        copies->before[copies->rank++] = (uint16_t)number;
 }
 
 /* As this node knows, and as owners of its shard said.  Of a shard that it does not own it knows
@@ -204,22 +214,42 @@ static void job_give(struct wf_moves *m, uint32_t number)
 /* How many there are and should be.  Who drains sees to it that one stays; where a lender has one,
  * that sees to the others.  What was used last is worth most, and beginnings are used whenever what
  * extends them is. */
-static void judge(struct wf_fabric *f, const struct job *job, bool share, struct wf_keep_job *out)
+static void judge(struct wf_fabric *f, const struct job *job, bool share,
+                  const struct copies *copies, struct wf_keep_job *out)
 {
     const struct wf_lent_found *found = &job->found;
-    struct copies copies;
-    copies_count(f, job, &copies);
     *out = (struct wf_keep_job){.depth = found->block.depth,
                                 .bytes = (double)found->block.bytes,
                                 .worth_s = (double)found->used * (double)found->block.bytes,
                                 .share = share};
     if (is_draining(f)) {
-        out->copies = copies.others;
-        out->wanted = copies.lenders ? 1 : found->copies;
+        out->copies = copies->others;
+        out->wanted = copies->lenders ? 1 : found->copies;
     } else {
-        out->copies = 1 + copies.lenders;
-        out->wanted = copies.rank <= f->moves->stood ? found->copies : 0;
+        out->copies = 1 + copies->lenders;
+        out->wanted = copies->rank <= f->moves->stood ? found->copies : 0;
     }
+}
+
+/* There seem to be enough in lenders' memory whose names come before: which of them has one?  True:
+ * they are asked. */
+static bool beyond_ask(struct wf_fabric *f, const struct job *job, const struct copies *copies,
+                       uint32_t number)
+{
+    struct wf_moves *m = f->moves;
+    const struct wf_lent_found *found = &job->found;
+    if (found->owner == WF_LENT_NONE || found->copies < 2 || copies->rank < found->copies ||
+        is_draining(f) || m->stood < BEYOND || !wf_copies_room(f))
+        return false;
+    number = number == WF_LENT_NONE ? job_take(m) : number;
+    if (number == WF_LENT_NONE)
+        return false;
+    m->jobs[number] = *job;
+    m->jobs[number].beyond = true;
+    m->jobs[number].again = false;
+    (void)wf_copies_ask_lent(f, &found->block, number, copies->before, copies->rank);
+    m->asking++;
+    return true;
 }
 
 /* What is there of it is known: it is a job, or there is nothing to be done.  `number` has it, or
@@ -228,10 +258,14 @@ static void job_judge(struct wf_fabric *f, const struct job *job, uint32_t numbe
 {
     struct wf_moves *m = f->moves;
     struct wf_keep_job judged;
-    judge(f, job, job->share, &judged);
+    struct copies copies;
+    copies_count(f, job, &copies);
+    judge(f, job, job->share, &copies, &judged);
     enum wf_keep_rule rule = wf_keep_judge(&judged);
     m->bytes[rule] += job->again ? 0 : job->found.block.bytes;
     bool wanted = rule != WF_KEEP_ENOUGH && (rule != WF_KEEP_SHARE || job->again || m->excess > 0);
+    if (!wanted && beyond_ask(f, job, &copies, number))
+        return;
     if (!wanted && number != WF_LENT_NONE)
         job_give(m, number);
     else if (wanted && number == WF_LENT_NONE)
@@ -272,13 +306,28 @@ static void job_add(struct wf_fabric *f, const struct wf_lent_found *found, bool
     m->asking++;
 }
 
+static void beyond_known(struct wf_fabric *f, const struct wf_lent_found *found,
+                         const struct wf_copies_known *known)
+{
+    const struct wf_fabric_event *block = &found->block;
+    uint8_t is;
+    if (known->count >= found->copies && !is_draining(f) &&
+        wf_lent_has(f->lent, block->domain, block->key, &is) && is == block->quality)
+        wf_lent_give(f->lent, block->key);
+}
+
 void wf_moves_known(struct wf_fabric *f, uint32_t number, const struct wf_copies_known *known)
 {
     struct wf_moves *m = f->moves;
     struct job *job = &m->jobs[number];
     bool overdue = m->unsure_ns && known->at_ns - m->unsure_ns > UNSURE_NS;
-    job->known = *known;
     m->asking--;
+    if (job->beyond) {
+        beyond_known(f, &job->found, known);
+        job_give(m, number);
+        return;
+    }
+    job->known = *known;
     m->again -= job->again;
     if (known->sure || overdue) {
         const struct job is = *job;
@@ -468,10 +517,10 @@ static bool begin(struct wf_fabric *f, const struct job *job)
     struct wf_fabric_store *store = &move->store;
     struct wf_keep_job judged;
     struct copies copies;
-    judge(f, job, job->rule == WF_KEEP_SHARE, &judged);
+    copies_count(f, job, &copies);
+    judge(f, job, job->rule == WF_KEEP_SHARE, &copies, &judged);
     if (wf_keep_judge(&judged) == WF_KEEP_ENOUGH)
         return false;
-    copies_count(f, job, &copies);
     *store = (struct wf_fabric_store){.block = job->found.block,
                                       .part_bytes = job->found.part_bytes,
                                       .done = moved,

@@ -348,7 +348,11 @@ static_assert(sizeof(struct wf_fabric_found) == 24, "wire format");
 /* Blocks that the asker has, whatever chains they are of.  Of each the owner names other nodes that
  * have it, no less exact, and stay, those first that lend memory; so whoever has to see to it that
  * there are enough copies knows how many there are, if no more than WF_FABRIC_COPIED_NAMES matter.
- * WHOLE: it has heard all of what all members have. */
+ * WHOLE: it has heard all of what all members have.
+ *
+ * LENT asks a lender about itself alone: it names itself where the block lies in memory that it
+ * lends, and nobody where it does not. */
+enum wf_fabric_copies_flags { WF_FABRIC_LENT = 1 };
 #define WF_FABRIC_COPIES_MAX 128u
 #define WF_FABRIC_COPIED_NAMES 7u
 struct wf_fabric_copies_key {
@@ -360,7 +364,7 @@ struct wf_fabric_copies {
     struct wf_fabric_head head;
     uint64_t request; /* given back in COPIED */
     uint16_t domain, count;
-    uint32_t zero;
+    uint32_t flags;
     struct wf_fabric_copies_key keys[]; /* 1 to WF_FABRIC_COPIES_MAX */
 };
 static_assert(sizeof(struct wf_fabric_copies) == 24, "wire format");

@@ -382,6 +382,79 @@ static void what_a_lost_lender_had_is_copied_again(void **state)
     end();
 }
 
+/* c can tell a, which owns shards, nothing: what it copies again is not held up by that. */
+static void who_takes_no_question_holds_up_no_other(void **state)
+{
+    (void)state;
+    const uint64_t lend[NODES] = {0, 64 << 20, 64 << 20, 64 << 20};
+    begin(lend, 2);
+    for (uint32_t i = 0; i < POOL; i++)
+        put(i);
+    pass(500);
+    struct wf_link *stuck = wf_peer_find(nodes[C].fabric, "a")->link;
+    uint32_t notes = stuck->large_notes;
+    stuck->large_notes = WF_LINK_EVENTS_MAX;
+    node_end(D);
+    pass(40000);
+    assert_int_equal(figures_of(B).lent_blocks, POOL);
+    assert_int_equal(figures_of(C).lent_blocks, POOL);
+    assert_ptr_equal(wf_peer_find(nodes[C].fabric, "a")->link, stuck);
+    stuck->large_notes = notes;
+    end();
+}
+
+static uint64_t lent_blocks(void)
+{
+    uint64_t blocks = 0;
+    for (int i = B; i <= D; i++)
+        blocks += figures_of(i).lent_blocks;
+    return blocks;
+}
+
+/* What it has was copied elsewhere meanwhile: all of it is there as often as was asked for. */
+static void who_comes_back_leaves_no_copies_too_many(void **state)
+{
+    (void)state;
+    const uint64_t lend[NODES] = {0, 64 << 20, 64 << 20, 64 << 20};
+    begin(lend, 2);
+    for (uint32_t i = 0; i < POOL; i++)
+        put(i);
+    pass(500);
+    wf_net_sim_group(world, "d", 1);
+    pass(40000);
+    assert_in_range(lent_blocks(), 2 * POOL + POOL / 3, 3 * POOL);
+    wf_net_sim_group(world, "d", 0);
+    pass(parts ? 120000 : 30000);
+    assert_int_equal(lent_blocks(), 2 * POOL);
+    for (int i = B; i <= D; i++)
+        assert_int_equal(figures_of(i).lent_evicted, 0);
+    assert_int_equal(readable(A, 0, POOL), POOL);
+    node_end(D);
+    pass(30000);
+    assert_int_equal(figures_of(B).lent_blocks + figures_of(C).lent_blocks, 2 * POOL);
+    end();
+}
+
+/* A lender that has blocks in its pool, too, keeps none of these for anybody else. */
+static void what_a_pool_has_is_no_copy_too_many(void **state)
+{
+    (void)state;
+    const uint64_t lend[NODES] = {64 << 20, 64 << 20, 64 << 20, 0};
+    begin(lend, 2);
+    for (uint32_t i = 0; i < POOL; i++)
+        put(i);
+    nodes[A].count = POOL;
+    for (uint32_t i = 0; i < POOL; i++) {
+        struct wf_fabric_event event = event_of(i);
+        wf_fabric_tell(nodes[A].fabric, &event);
+    }
+    pass(parts ? 90000 : 20000);
+    assert_int_equal(figures_of(B).lent_blocks, POOL);
+    assert_int_equal(figures_of(C).lent_blocks, POOL);
+    assert_int_equal(figures_of(B).lent_given + figures_of(C).lent_given, 0);
+    end();
+}
+
 static uint32_t puts_of_c;
 
 static void handed(void *context, const struct wf_net_sim_handed *m)
@@ -517,6 +590,9 @@ int main(void)
         BOTH(what_went_from_a_lender_is_handed_on_again),
         BOTH(without_room_it_says_so),
         BOTH(what_a_lost_lender_had_is_copied_again),
+        BOTH(who_takes_no_question_holds_up_no_other),
+        BOTH(who_comes_back_leaves_no_copies_too_many),
+        BOTH(what_a_pool_has_is_no_copy_too_many),
         BOTH(lenders_go_one_by_one),
         BOTH(who_is_not_heard_is_not_gone),
         BOTH(what_ends_half_way_is_there_once_at_least),
