@@ -6,6 +6,9 @@
  * and they end when the push does, as blocks or as nothing.  All pushes together reserve no more
  * than fabric.push_max.  A block extends one that is here, one of the same push, or one of another
  * push that is on its way; if that other is not complete when this one is, this one waits for it.
+ *
+ * A block that another push brings is not here before that is over, and may never be: who finds
+ * nothing wanted for that hears WEFT_E_BUSY, not WEFT_EXISTS, and hands over what it commits.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -115,6 +118,7 @@ static enum weft_status reserve(struct wf_pushed_rooms *rooms, struct room *room
     struct wf_store *store = &room->domain->store;
     enum weft_status status = WEFT_OK;
     uint32_t wanted = 0;
+    bool on_its_way = false;
     room->open = true;
     for (uint32_t i = 0; i < pushed->count && status != WEFT_FULL; i++) {
         const struct wf_fabric_event *block = &pushed->blocks[i];
@@ -122,8 +126,10 @@ static enum weft_status reserve(struct wf_pushed_rooms *rooms, struct room *room
         uint32_t slot = WF_SLOT_NONE;
         room->slots[i] = WF_SLOT_NONE;
         room->count = i + 1;
-        if (slot_on_its_way(rooms, room->domain, block->key) != WF_SLOT_NONE)
+        if (slot_on_its_way(rooms, room->domain, block->key) != WF_SLOT_NONE) {
+            on_its_way = true;
             continue;
+        }
         if (!parent_of(rooms, room, block, &parent)) {
             status = WEFT_E_PARENT; /* neither is what extends it found a parent */
             continue;
@@ -151,7 +157,7 @@ static enum weft_status reserve(struct wf_pushed_rooms *rooms, struct room *room
     if (wanted > 0)
         return WEFT_OK;
     room->open = false;
-    return status == WEFT_OK ? WEFT_EXISTS : status;
+    return status != WEFT_OK ? status : on_its_way ? WEFT_E_BUSY : WEFT_EXISTS;
 }
 
 static void look_for_room(struct wf_node *node, struct wf_push_event *event)
