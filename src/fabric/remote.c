@@ -402,12 +402,15 @@ static enum weft_status remote_news(struct wf_tier *tier,
 }
 
 /* What others have put there is not this node's to fill, and what is left is as of the lenders'
- * last word.  What was dropped since is in neither, so that to believe that at once were to drop
- * more, for room that there is, and more again: the most that it came to lately is what there is.
+ * last word, and not more than they lend it.  What was dropped since is in neither, so that to
+ * believe that at once were to drop more, for room that there is, and more again: the most that it
+ * came to lately is what there is.
  */
-static uint64_t capacity_of(struct tier *t, uint64_t unused, uint64_t now_ns)
+static uint64_t capacity_of(struct tier *t, uint64_t lent, uint64_t unused, uint64_t now_ns)
 {
-    uint64_t bytes = t->stats.used_bytes + t->writing_bytes + unused;
+    uint64_t bytes = t->stats.used_bytes + t->writing_bytes;
+    uint64_t left = lent > bytes ? lent - bytes : 0;
+    bytes += unused < left ? unused : left; /* what was put since is in both */
     if (now_ns - t->begun_ns >= SAID_NS) {
         t->most_bytes[1] = now_ns - t->begun_ns < (uint64_t)2 * SAID_NS ? t->most_bytes[0] : 0;
         t->most_bytes[0] = 0;
@@ -427,7 +430,7 @@ static void remote_stats(const struct wf_tier *tier, struct wf_tier_stats *out)
     uint64_t now_ns = fabric ? wf_fabric_now(fabric) : wf_now_ns();
     wf_peers_leave(t->peers);
     *out = t->stats;
-    out->capacity_bytes = capacity_of(t, unused, now_ns);
+    out->capacity_bytes = capacity_of(t, bytes, unused, now_ns);
 }
 
 /* ------------------------------------------------------------------------------- open and close */
