@@ -347,6 +347,8 @@ void wf_demote_ahead(struct wf_below *below);
 /* A step of writing every block of DRAM that is not below; true after a whole round that found
  * nothing to write. */
 bool wf_demote_sweep(struct wf_below *below);
+/* Has that gone round once, so that what tiers have of what DRAM has is what it chose? */
+bool wf_demote_swept(const struct wf_below *below);
 /* How many blocks of DRAM, and bytes in them, are on no tier, though there is one that takes such:
  * what a stop loses. */
 uint64_t wf_demote_unwritten(const struct wf_below *below, uint64_t *out_bytes);

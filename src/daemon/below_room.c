@@ -176,6 +176,10 @@ static bool let_go(struct wf_lower *lower, const struct wish *wish)
     if (entry == WF_DIRECTORY_NONE)
         return false;
     wf_directory_read(below->directory, entry, &block);
+    /* Blocks of DRAM would push out each other, and in the end the ends of chains their beginnings.
+     */
+    if (block.in_dram && below->node->draining && wf_demote_swept(below))
+        return false;
     /* A node that stops takes no comfort from what DRAM has. */
     bool last = block.tiers == 1u << lower->number && (!block.in_dram || below->node->draining);
     struct wf_lower *next = last ? next_of(lower, &block) : NULL;

@@ -495,7 +495,9 @@ void wf_demote_ahead(struct wf_below *below)
 {
     struct wf_node *node = below->node;
     uint64_t now_ns = wf_now_ns();
-    if (now_ns - below->demotes->ahead_ns < AHEAD_NS)
+    /* A node that stops needs no room: ends of chains that are written for that would push out
+     * their beginnings, which the sweep writes, and these those, each time that it goes round. */
+    if (node->draining || now_ns - below->demotes->ahead_ns < AHEAD_NS)
         return;
     below->demotes->ahead_ns = now_ns;
     below->writing = "ahead";
@@ -548,6 +550,11 @@ bool wf_demote_sweep(struct wf_below *below)
         }
     }
     return false;
+}
+
+bool wf_demote_swept(const struct wf_below *below)
+{
+    return below->demotes->sweep_rounds > 0;
 }
 
 /* Would a tier take it, were there time, and did the tier work?  The bit is what was answered when

@@ -7,7 +7,7 @@ import subprocess
 import time
 
 from harness import (FOLDER, WEFT, WEFTD, answer, blob, case, check, environment, golden, read, start_node, stop_node,
-                     tier_paths, weft)
+                     tier_paths, tiers_open, until, weft)
 
 
 @case
@@ -634,3 +634,20 @@ def a_damaged_archive_is_named():
         check("block 7 of 10" in said or "not all of its blocks" in said, said)
     finally:
         stop_node(node)
+
+
+@case
+def a_stop_without_room_for_all_keeps_beginnings():
+    """What is written ahead of need are ends of chains, and a stop that went on with that lost what it wrote itself."""
+    socket, tiers = os.path.join(FOLDER, "stop.sock"), ["nvme:" + os.path.join(FOLDER, "stop.nvme") + ":16MB"]
+    at, chain = ["--socket", socket], ["--key", "long", "--block-bytes", "256KiB"]
+    node = start_node("32MB", socket, tiers)
+    tiers_open(socket)
+    weft("put", *chain, blob("stop.blocks", 30 << 20), *at)
+    until("some are written ahead", lambda: answer("ls", "tiers", *at)["tiers"][1]["blocks"] > 0)
+    stop_node(node)
+    node = start_node("32MB", socket, tiers)
+    tiers_open(socket)
+    there = answer("match", *chain, "--blocks", "120", *at, expect=None)["present"]
+    check(there >= 16, "of a chain of 120 blocks are found again:", there)
+    stop_node(node)
