@@ -741,7 +741,7 @@ bool wf_parts_owns(const struct wf_fabric *f, const uint8_t key[32]);
 void wf_parts_miss(struct wf_fabric *f, const uint8_t key[32]);
 bool wf_parts_missed(const struct wf_fabric *f, const uint8_t key[32]);
 /* The host asked for this, and somebody has it: it is told, and after a while that this is over. */
-void wf_parts_host_tell(struct wf_fabric *f, const struct wf_fabric_event *event);
+void wf_parts_host_tell(struct wf_fabric *f, uint32_t from, const struct wf_fabric_event *event);
 /* It has just said itself that it has this block: that is believed until it says otherwise. */
 void wf_parts_told(struct wf_fabric *f, const struct wf_peer_node *peer, const uint8_t key[32]);
 /* It has this block, as was said otherwise than by its stream: believed for a while. */

@@ -344,11 +344,11 @@ bool wf_parts_missed(const struct wf_fabric *f, const uint8_t key[32])
     return missed->hash == hash_of(key) && missed->until_ns > wf_fabric_now(f);
 }
 
-void wf_parts_host_tell(struct wf_fabric *f, const struct wf_fabric_event *event)
+void wf_parts_host_tell(struct wf_fabric *f, uint32_t from, const struct wf_fabric_event *event)
 {
     struct wf_fabric_event said = *event;
     said.quality = wf_quality_class(wf_fabric_best(f, event->key));
-    if (f->options.host.news(f->options.host.context, WF_FABRIC_NOBODY, &said))
+    if (f->options.host.news(f->options.host.context, from, &said))
         found_add(f, event, NONE, 0);
     else
         f->figures.refused_news++;
@@ -382,7 +382,7 @@ void wf_parts_note(struct wf_fabric *f, struct wf_peer_node *peer,
     if (!told && wf_stream_found(f, peer, event))
         found_add(f, event, peer->number, peer->place);
     if (tell && wf_stream_fits(f, event))
-        wf_parts_host_tell(f, event);
+        wf_parts_host_tell(f, peer->number, event);
 }
 
 static void lapse(struct wf_fabric *f, const struct found *found)

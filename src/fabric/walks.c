@@ -138,7 +138,7 @@ static void step(struct wf_fabric *f, struct walk *w, uint64_t now_ns)
     uint32_t from = w->at;
     while (w->at < w->count && wf_stream_fits(f, &w->events[w->at])) {
         if (w->events[w->at].kind == WF_FABRIC_HERE)
-            wf_parts_host_tell(f, &w->events[w->at]);
+            wf_parts_host_tell(f, WF_FABRIC_NOBODY, &w->events[w->at]);
         w->at++;
     }
     memset(w->asks, 0, sizeof w->asks);

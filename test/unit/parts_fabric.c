@@ -84,6 +84,22 @@ static void what_an_owner_knows_is_found(void **state)
     end();
 }
 
+/* So that who hands over without end leaves room for others (peers.h). */
+static void what_is_handed_over_is_its_word_who_does(void **state)
+{
+    (void)state;
+    static struct wf_fabric_peer peers[WF_FABRIC_PEERS_MAX];
+    const struct wf_fabric_event event = event_of(1);
+    begin(3, WF_FABRIC_DIRECTORY_PARTS, 65536);
+    (void)wf_fabric_peers(nodes[0].fabric, peers, WF_FABRIC_PEERS_MAX);
+    pass(200);
+    assert_int_equal(wf_fabric_offer(nodes[0].fabric, "b", &event, 1), WEFT_OK);
+    pass(100);
+    assert_true(nodes[1].known[1]);
+    assert_int_equal(nodes[1].from, wf_peer_find(nodes[1].fabric, "a")->number);
+    end();
+}
+
 /* Who owns a block's shard knows at once that nobody has it any more, and so does its host; others
  * when what they were told is over. */
 static void a_last_copy_that_went_is_no_copy(void **state)
@@ -247,6 +263,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(owners_follow_the_members),
         cmocka_unit_test(what_an_owner_knows_is_found),
+        cmocka_unit_test(what_is_handed_over_is_its_word_who_does),
         cmocka_unit_test(a_last_copy_that_went_is_no_copy),
         cmocka_unit_test(a_stale_answer_is_a_miss),
         cmocka_unit_test(an_owner_that_is_dead_is_not_waited_for),

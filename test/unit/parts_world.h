@@ -33,7 +33,8 @@ struct node {
     struct wf_fabric *fabric;          /* NULL: it is not there */
     bool stands;                       /* still, for now */
     bool here[BLOCKS], silent[BLOCKS]; /* silent: it has none, and did not say so */
-    bool known[BLOCKS];                /* as its fabric told it */
+    bool known[BLOCKS];                /* as its fabric told it, */
+    uint32_t from;                     /* … the last of it from there */
     uint8_t quality[BLOCKS];           /* of what it has */
     uint8_t said[BLOCKS];              /* … and of what it was told */
     uint64_t forgotten;
@@ -119,7 +120,7 @@ static inline bool each(void *context, uint32_t domain, uint64_t *cursor,
 static inline bool news(void *context, uint32_t from, const struct wf_fabric_event *block)
 {
     struct node *n = context;
-    (void)from;
+    n->from = from;
     assert_true(number_of(block->key) < BLOCKS);
     n->known[number_of(block->key)] = block->kind == WF_FABRIC_HERE;
     n->said[number_of(block->key)] = block->quality;
