@@ -12,7 +12,7 @@
 static uint64_t mask_of(const struct wf_fabric *f, const struct wf_link *link)
 {
     uint64_t mask = 0;
-    for (uint32_t i = 0; link && i < f->domain_count; i++)
+    for (uint32_t i = 0; link && i < f->domain_count && i < WF_FABRIC_DOMAINS_MAX; i++)
         mask |= (uint64_t)(link->theirs_of[i] != WF_DOMAIN_NONE) << i;
     return mask;
 }
