@@ -60,8 +60,8 @@ static const enum weft_quality asked[ASKED] = {WEFT_QUALITY_DEFAULT, WEFT_LOSSLE
 
 /* What a block may come back as, and how exact that is; the first is what was put. */
 struct truth {
-    bool coded; /* what is lossy of it is known */
-    uint8_t block[PROFILE_BLOCK_BYTES];
+    bool coded;                                            /* what is lossy of it is known */
+    _Alignas(uint16_t) uint8_t block[PROFILE_BLOCK_BYTES]; /* halves are written there */
     uint32_t versions;
     enum weft_quality quality[VERSIONS];
     uint64_t sums[VERSIONS][PLANES];

@@ -46,7 +46,7 @@ static inline void profile_rows(uint32_t *seed, float *rows)
     }
 }
 
-/* Block number `number` of everything that the model may make, in bf16. */
+/* Block number `number` of everything that the model may make, in bf16; `out` is aligned for it. */
 static inline void profile_block(uint32_t number, uint8_t *out)
 {
     float rows[PROFILE_TOKENS * PROFILE_ROW];
