@@ -311,11 +311,11 @@ static void sources_add(struct wf_routes *r, struct wf_routes_answer *a)
     }
     for (uint32_t i = 0; i < r->there_count; i++) {
         uint16_t seat = r->there[i];
-        uint32_t has = blocks_of(r, seat), at = found;
+        uint32_t has = blocks_of(r, seat);
         if (!has || (found == WF_ROUTE_SOURCES && blocks_of(r, best[found - 1]) >= has) ||
             is_among(r, a, seat))
             continue;
-        at = found < WF_ROUTE_SOURCES ? found++ : found - 1;
+        uint32_t at = found < WF_ROUTE_SOURCES ? found++ : found - 1;
         for (; at > 0 && blocks_of(r, best[at - 1]) < has; at--)
             best[at] = best[at - 1];
         best[at] = seat;

@@ -109,7 +109,10 @@ void wf_ways_take(struct wf_fabric *f, struct wf_peer_node *peer, const char *ad
             peer->way = peer->way_count;
         peer->way_count++;
     }
-    if (peer->way_count != count || memcmp(before, peer->ways, sizeof before) != 0) {
+    bool same = peer->way_count == count;
+    for (uint32_t i = 0; same && i < count; i++)
+        same = strcmp(before[i].address, peer->ways[i].address) == 0;
+    if (!same) {
         wf_ways_forget(f, peer);
         peer->way_measured = false;
         peer->trial_ns = wf_fabric_now(f) + FIRST_NS;
