@@ -254,7 +254,7 @@ def a_share_that_is_given_half_way_leaves_nothing_wrong():
         for number, key in enumerate(keys):
             paths[key] = put(a, key, number)
             demoted(a, [key])
-        check(count(m, "lent_blocks") == blocks, "not all is lent:", count(m, "lent_blocks"))
+        until("all is lent", lambda: count(m, "lent_blocks") == blocks, 30)
 
         def begun():
             until("it is in the middle of it", lambda: count(n, "lent_blocks") >= 8, 30)
