@@ -225,6 +225,7 @@ def a_bed_that_was_killed_is_removed_by_the_next():
         build = os.path.dirname(os.path.dirname(bed.weft))
         script = ("import sys, time; sys.path.insert(0, sys.argv[1]); from bed import Bed\n"
                   "with Bed('ab', sys.argv[2]) as bed:\n    sleeper = bed.process('a', ['sleep', '1000'], 'log')\n"
+                  "    while open(f'/proc/{sleeper.popen.pid}/comm').read() != 'sleep\\n':\n        time.sleep(0.01)\n"
                   "    print(bed.name, sleeper.popen.pid, bed.folder, flush=True)\n    time.sleep(100)\n")
         other = subprocess.Popen([sys.executable, "-B", "-c", script, os.path.dirname(__file__), build],
                                  stdout=subprocess.PIPE, text=True)
