@@ -210,13 +210,18 @@ static enum weft_status enter(struct write *write, enum weft_status written)
 
 /* ----------------------------------------------------------------------------------- from DRAM */
 
+/* Memory that is lent has the room that was made already.  So first as it is: a block may come to
+ * its lender before the word that others are to go.  Then with one less there, as the room is in
+ * pieces, or others'. */
 static bool resubmit(struct write *write)
 {
     struct wf_lower *to = write->to;
-    if (to->config->remote && write->tries == 0) /* its lender's room is in pieces, or others' */
-        wf_lower_make_room(to, write->domain, write->job.job.request.block.bytes);
+    bool remote = to->config->remote;
+    uint64_t bytes = write->job.job.request.block.bytes;
+    if (remote && write->tries == 1)
+        wf_lower_make_room(to, write->domain, bytes);
     return ++write->tries < TRIES && !write->below->stopping && wf_lower_usable(to) &&
-           wf_lower_room(to, write->domain, 4 * write->job.job.request.block.bytes) &&
+           (remote || wf_lower_room(to, write->domain, 4 * bytes)) &&
            wf_mover_submit(to->mover, &write->job) == WEFT_OK;
 }
 

@@ -251,7 +251,8 @@ def memory_that_is_lent_is_used():
         until("it went down", lambda: answer("demote", *chain, *left, expect=None) and
               answer("match", *chain, *left, expect=None)["tiers"].get("dram", 0) == 0)
     # Of 16 MiB a thirty-second stays unused, and a block with its sums takes some more than 1 MiB.
-    until("it is used", lambda: answer("fabric", *right)["self"]["lent_blocks"] >= 14)
+    lent = {}
+    until("it is used", lambda: lent.update(answer("fabric", *right)["self"]) or lent["lent_blocks"] >= 14, lent)
     # Who lends it removes it, too: it is not in its own pool, and whom it is for need not be there.
     chain = ("--key", "lent5", "--block-bytes", "1MiB")
     check(answer("match", *chain, "--blocks", "4", *left, expect=None)["present"] == 4, "it is not lent")
