@@ -10,14 +10,15 @@
  * requests, the wait is cut into steps of PENDING_MS.
  *
  * Where it has to look again and again (sends that are put off can not be waited for), or does so
- * for a moment because something is on its way, it offers its processor to others in between: the
- * other side may be waiting for just that one, and would otherwise get it when this side's slice of
- * time ends.
+ * for a moment after UCX had something to do (to sleep and be woken takes longer than most
+ * answers), it offers its processor to others in between: the other side may be waiting for just
+ * that one, and would otherwise get it when this side's slice of time ends.
  *
  * RDMA with UCX up to 1.13 only where UCX_TLS names it (ucx_verbs.h).
  *
  * event() is one epoll over everything; from the first time that it is asked for, every poll leaves
- * UCX armed and whatever is noted between polls makes it readable.
+ * UCX armed, or event() readable for the next look, and whatever is noted between polls makes it
+ * readable.
  */
 #include "net/ucx.h"
 
@@ -38,6 +39,10 @@
 #define PENDING_MS 10u
 #define PROGRESS_MAX 64u /* rounds of UCX before callbacks are called */
 #define DESTROY_MS 3000u
+/* For so long after UCX had something to do it is looked at again and again: while it has requests,
+ * and while it has none.  A full half of a peer's shared memory, of which UCX tells when all of it
+ * was read, is 1 MiB or some 100 us. */
+#define LINGER_BUSY_NS 200000u
 #define LINGER_NS 50000u
 
 /* Tags of descriptors in the epoll; a link's are its generation and its number. */
@@ -405,48 +410,61 @@ static uint32_t progress(struct wf_net *net)
     uint32_t rounds = 0;
     while (rounds < PROGRESS_MAX && net->lib->ucp_worker_progress(net->worker))
         rounds++;
+    if (rounds)
+        net->fruitful_ns = wf_now_ns();
     return rounds;
 }
 
-/* While UCX has requests the next thing to do is at most microseconds away, and whoever sleeps
- * then is late for it.  The processor is offered to others after each look that found nothing: the
- * other side may be among them. */
-static bool linger(struct wf_net *net, uint32_t rounds, uint64_t until_ms)
+/* The next thing to do is microseconds away, and whoever sleeps then is late for it. */
+static bool is_soon(const struct wf_net *net, uint64_t now_ns)
 {
-    if (!net->in_flight || net->now_ms >= until_ms)
-        return false;
-    uint64_t now_ns = wf_now_ns();
-    if (rounds)
-        net->fruitful_ns = now_ns;
-    else
-        sched_yield();
-    net->now_ms = now_ns / 1000000;
-    return now_ns - net->fruitful_ns < LINGER_NS;
+    return now_ns - net->fruitful_ns < (net->in_flight ? LINGER_BUSY_NS : LINGER_NS);
 }
 
-/* Everything is to be done that there is before somebody waits for event(). */
-static void leave_armed(struct wf_net *net)
+/* The processor is offered to others after each look that found nothing: the other side may be
+ * among them. */
+static bool linger(struct wf_net *net, uint32_t rounds, uint64_t until_ms)
+{
+    if (net->now_ms >= until_ms)
+        return false;
+    if (!rounds)
+        sched_yield();
+    uint64_t now_ns = wf_now_ns();
+    net->now_ms = now_ns / 1000000;
+    return is_soon(net, now_ns);
+}
+
+/* Somebody waits for event() next.  Until then everything is done that there is; or, when more is
+ * soon to come, they are woken at once, to look again.  `idle`: this look found nothing. */
+static void leave_armed(struct wf_net *net, bool idle)
 {
     ucs_status_t status = UCS_ERR_BUSY;
-    for (uint32_t i = 0; i < PROGRESS_MAX && status == UCS_ERR_BUSY && !net->todo_head; i++) {
+    bool soon = is_soon(net, wf_now_ns());
+    if (soon && idle)
+        sched_yield();
+    for (uint32_t i = 0; i < PROGRESS_MAX && status == UCS_ERR_BUSY && !net->todo_head && !soon;
+         i++) {
         status = net->lib->ucp_worker_arm(net->worker);
         if (status == UCS_ERR_BUSY && !net->lib->ucp_worker_progress(net->worker))
             sched_yield();
     }
     timer_set(net, net->in_flight || net->lingering ? PENDING_MS : net->tick_every_ms);
-    if (status != UCS_OK)
+    net->again = status != UCS_OK;
+    if (net->again)
         eventfd_write(net->wake, 1);
 }
 
 static enum weft_status net_poll(struct wf_net *net, uint32_t timeout_ms)
 {
     uint64_t until = (net->now_ms = wf_now_ms()) + timeout_ms;
-    bool woken = false, worked = false, waited = !timeout_ms;
+    bool woken = false, worked = false, waited = !timeout_ms, idle = false;
     net->polling = true;
     for (;;) {
         uint32_t rounds = progress(net);
-        if (net->now_ms != net->looked_ms)
+        idle = rounds == 0;
+        if (net->now_ms != net->looked_ms || net->again)
             woken = wait_for(net, 0);
+        net->again = false;
         tick(net);
         if (net->todo_head) {
             work(net);
@@ -474,7 +492,7 @@ static enum weft_status net_poll(struct wf_net *net, uint32_t timeout_ms)
         }
     }
     if (net->watched)
-        leave_armed(net);
+        leave_armed(net, idle);
     net->polling = false;
     return WEFT_OK;
 }
@@ -485,7 +503,7 @@ static int net_event(const struct wf_net *net)
     struct wf_net *self = (struct wf_net *)(uintptr_t)net;
     if (!self->watched) {
         self->watched = true;
-        leave_armed(self);
+        leave_armed(self, false);
     }
     return net->epoll;
 }

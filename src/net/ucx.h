@@ -278,8 +278,10 @@ struct wf_net {
     int epoll, wake, timer, listener, ucx_event;
     bool watched;    /* somebody waits for event() */
     bool polling;    /* what is noted is for this poll */
+    bool again;      /* it has woken who waits for event(), to be polled soon */
     bool destroying; /* no `down` */
-    uint64_t now_ms, tick_ms, looked_ms, fruitful_ns;
+    uint64_t now_ms, tick_ms, looked_ms;
+    uint64_t fruitful_ns; /* when UCX last had something to do */
     uint32_t tick_every_ms, timer_ms;
     uint64_t drain_looked_ms; /* when its connections were last looked at */
     uint64_t in_flight;       /* requests that UCX has, of all links */
