@@ -4,12 +4,13 @@
  *
  * A region lives until its last holder lets go, so a command that creates one must stay: `create`
  * and `hold` keep it until a signal, --seconds, or `weft region release NAME`.  With --background a
- * child holds it.  A holder listens on an abstract Unix socket named for user, domain and region:
- * it is gone with the holder, whatever kills that, and `release` needs no file to find it.  Only
- * the holder's own user and root may ask.
+ * child holds it.  A holder listens on an abstract Unix socket named for user, node, domain and
+ * region: it is gone with the holder, whatever kills that, and `release` needs neither a file nor
+ * the node to find it.  Only the holder's own user and root may ask.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stddef.h>
@@ -20,9 +21,11 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include "cli/commands.h"
 #include "cli/file.h"
+#include "sys/paths.h"
 
 static const char *latency = "normal", *share = "coherent", *file;
 static uint64_t seconds;
@@ -160,16 +163,38 @@ static int copy_out(struct cli *cli, const struct open_region *region)
 
 /* ------------------------------------------------------------------------------------- holding */
 
+/* Where the node listens, whichever way there it was named; it need not be there any more. */
+static void node_path(const struct cli *cli, char *out, size_t bytes)
+{
+    char found[WF_SOCKET_PATH_MAX + 1], folder[PATH_MAX];
+    const char *named = getenv("WEFT_SOCKET"), *path = cli->socket;
+    if (!path && wf_default_socket(found, sizeof found) == WEFT_OK)
+        path = found;
+    if (!path || (!cli->socket && !(named && *named) && access(path, F_OK) != 0))
+        path = WF_SOCKET_OF_HOST;
+    const char *slash = strrchr(path, '/');
+    const char *file_name = slash ? slash + 1 : path;
+    char above[WF_SOCKET_PATH_MAX + 1] = ".";
+    if (slash)
+        snprintf(above, sizeof above, "%.*s/", (int)(slash - path), path);
+    bool real = realpath(above, folder);
+    snprintf(out, bytes, "%s/%s", real ? folder : above, file_name);
+}
+
 /* The holders' abstract name; `number` tells several holders of one region apart. */
 static socklen_t holder_address(const struct cli *cli, const char *name, int number,
                                 struct sockaddr_un *out)
 {
     const char *domain = cli->domain ? cli->domain : getenv("WEFT_DOMAIN");
+    char node[PATH_MAX + WF_SOCKET_PATH_MAX + 2], of[sizeof node + 1024];
+    node_path(cli, node, sizeof node);
+    int length = snprintf(of, sizeof of, "%s%c%s%c%s", node, 0,
+                          domain && *domain ? domain : "default", 0, name);
+    XXH128_hash_t sum = XXH3_128bits(of, (size_t)length < sizeof of ? (size_t)length : sizeof of);
     *out = (struct sockaddr_un){.sun_family = AF_UNIX};
-    int length = snprintf(out->sun_path + 1, sizeof out->sun_path - 1, "weft-region/%u/%s/%d/%s",
-                          geteuid(), domain ? domain : "default", number, name);
-    if (length > (int)sizeof out->sun_path - 2)
-        length = (int)sizeof out->sun_path - 2;
+    length = snprintf(out->sun_path + 1, sizeof out->sun_path - 1,
+                      "weft-region/%u/%016llx%016llx/%d", geteuid(), (unsigned long long)sum.high64,
+                      (unsigned long long)sum.low64, number);
     return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length);
 }
 

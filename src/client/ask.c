@@ -4,7 +4,6 @@
  */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/size.h"
 #include "client/client.h"
@@ -13,6 +12,7 @@
 
 #define KEEP_TRIES 600u /* of KEEP_NAP_NS: longer than the node tries itself */
 #define KEEP_NAP_NS 10000000u
+#define NEWS_NAP_NS 20000000u /* far longer than news is on its way */
 
 #define FENCE_MS 10000u /* the node answers within that */
 
@@ -129,15 +129,18 @@ enum weft_status weft_remove_everywhere(struct weft_format *f, const struct weft
     uint64_t until_ns = wf_now_ns() + (uint64_t)(timeout_ms > 0 ? timeout_ms : 0) * 1000000;
     struct wf_fabric_say_message say = {.what = WF_SAY_FORGET};
     memcpy(say.tip, key->bytes, sizeof say.tip);
+    bool nowhere = false;
     enum weft_status here = weft_remove(f, key, out_removed);
     if (here != WEFT_OK && here != WEFT_MISS)
         return here;
     for (uint64_t pause_ns = 1000000;; pause_ns = pause_ns < 100000000 ? 2 * pause_ns : pause_ns) {
         enum weft_status status = fabric_say(f->weft, &say);
-        if (status != WEFT_E_BUSY || wf_now_ns() >= until_ns)
+        /* Said twice: of a copy that was just made the word may have been on its way. */
+        bool sure = nowhere || status != WEFT_OK;
+        nowhere = status == WEFT_OK;
+        if ((status != WEFT_E_BUSY && sure) || wf_now_ns() >= until_ns)
             return status == WEFT_OK ? here : status;
-        struct timespec pause = {0, (long)pause_ns};
-        nanosleep(&pause, NULL);
+        wf_nap(nowhere ? NEWS_NAP_NS : (uint32_t)pause_ns);
     }
 }
 

@@ -336,6 +336,27 @@ def regions_are_held_and_released():
 
 
 @case
+def a_region_is_released_on_its_own_node_alone():
+    socket = os.path.join(FOLDER, "other.sock")
+    node = start_node("64MB", socket)
+    there = ("--socket", socket)
+    try:
+        weft("region", "create", "both", "1MB", "--background")
+        weft("region", "create", "both", "1MB", "--background", *there)
+        check(answer("region", "release", "both", *there)["released"] == 1)
+        weft("region", "release", "both", *there, expect=1)
+        check(len(answer("region", "ls")["regions"]) == 1, "the other node's was released")
+        # However its socket is named, and when the node is there no more, too.
+        weft("region", "create", "both", "1MB", "--background", *there)
+        stop_node(node)
+        about = os.path.join(FOLDER, "..", os.path.basename(FOLDER), "other.sock")
+        check(answer("region", "release", "both", "--socket", about)["released"] == 1, "by another way")
+    finally:
+        check(answer("region", "release", "both")["released"] == 1)
+        stop_node(node)
+
+
+@case
 def engines_that_are_heard_are_listed():
     socket, settings = os.path.join(FOLDER, "engines.sock"), os.path.join(FOLDER, "engines.yaml")
     with open(settings, "w", encoding="utf-8") as file:

@@ -8,7 +8,7 @@ import subprocess
 import time
 
 from harness import (FOLDER, SOCKET, WEFT, answer, blob, case, check, environment, golden, left_behind, read,
-                     start_node, stop_node, trace_make, weft)
+                     start_node, stop_node, trace_make, until, weft)
 
 
 @case
@@ -279,8 +279,8 @@ def a_signal_leaves_nothing_behind():
     trace = trace_make("slow.jsonl", "--requests", "400")
     run = subprocess.Popen([WEFT, "replay", "--trace", trace, "--pool", "64MB", "--speed", "realtime"],
                            env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    until = time.time() + 10
-    while not left_behind() and time.time() < until:
+    end = time.time() + 10
+    while not left_behind() and time.time() < end:
         time.sleep(0.05)
     time.sleep(0.5)
     check(left_behind(), "no node of its own was started")
@@ -291,8 +291,8 @@ def a_signal_leaves_nothing_behind():
 
 
 def wait_opened(socket):
-    until = time.time() + 60
-    while time.time() < until and "opening" in weft("ls", "tiers", "--socket", socket).stdout.decode():
+    end = time.time() + 60
+    while time.time() < end and "opening" in weft("ls", "tiers", "--socket", socket).stdout.decode():
         time.sleep(0.05)
 
 
@@ -328,10 +328,12 @@ def hosts_share_a_device():
     nodes[0].kill()
     nodes[0].wait()
     back = os.path.join(FOLDER, "shared.back")
+    until("host 2 has heard of it",
+          lambda: answer("match", *chain, "--blocks", "4", *two, expect=None)["present"] == 4)
     weft("get", *chain, "--blocks", "4", "--verify", "--output", back, *two)
     check(read(back) == read(data), "other bytes")
-    here, shown, until = r"^cxl0-hosts: host 1 has \d+ extents, \d+ MiB; here", "", time.time() + 60
-    while time.time() < until and not re.search(here, shown, re.M):  # as it was when the tier last looked
+    here, shown, end = r"^cxl0-hosts: host 1 has \d+ extents, \d+ MiB; here", "", time.time() + 60
+    while time.time() < end and not re.search(here, shown, re.M):  # as it was when the tier last looked
         shown = weft("ls", "tiers", *two).stdout.decode()
         time.sleep(0.05)
     check(re.search(r"^cxl0-hosts +cxl +ok .* 4 .* yes ", shown, re.M), shown)
@@ -342,8 +344,8 @@ def hosts_share_a_device():
     weft("tier", "fence", "nvme0", "--host", "1", *two, expect=1)
     weft("tier", "fence", "cxl0", *two, expect=2)
     golden("tier_fence", answer("tier", "fence", "cxl0", "--host", "1", "--force", *two))
-    until = time.time() + 20
-    while time.time() < until and "host 1 has 0 extents, 0 B; fenced" not in shown:
+    end = time.time() + 20
+    while time.time() < end and "host 1 has 0 extents, 0 B; fenced" not in shown:
         shown = weft("ls", "tiers", *two).stdout.decode()
         time.sleep(0.1)
     check(re.search(r"^cxl0-hosts: host 1 has 0 extents, 0 B; fenced$", shown, re.M), shown)
@@ -371,16 +373,16 @@ def what_a_kill_leaves_the_next_start_removes():
     trace = trace_make("killed.jsonl", "--requests", "400")
     run = subprocess.Popen([WEFT, "replay", "--trace", trace, "--pool", "64MB", "--speed", "realtime"],
                            env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    until = time.time() + 10
-    while not left_behind() and time.time() < until:
+    end = time.time() + 10
+    while not left_behind() and time.time() < end:
         time.sleep(0.05)
     time.sleep(0.5)
     started = children(run.pid)
     check(started, "it started no node")
     run.kill()
     run.communicate(timeout=20)
-    until = time.time() + 60
-    while any(runs(pid) for pid in started) and time.time() < until:
+    end = time.time() + 60
+    while any(runs(pid) for pid in started) and time.time() < end:
         time.sleep(0.05)  # its node ends by itself, and holds its lock until then
     check(not any(runs(pid) for pid in started), "the node of a command that was killed goes on")
     check(len(left_behind()) == 1 and str(run.pid) in left_behind()[0], left_behind())
