@@ -175,7 +175,7 @@ static void stays_say(const struct chain *chain)
     }
     if (chain->is.dram && !count)
         fprintf(stderr, "weft demote: what stays is pinned, extended by other chains, or no tier "
-                        "takes it\n");
+                        "takes it or has room for more of it\n");
 }
 
 static int report(struct cli *cli, const struct chain *chain)

@@ -131,7 +131,10 @@ struct wf_below {
     struct wf_directory *directory;
     /* For events: why blocks are written, and dropped, at this moment. */
     const char *writing, *dropping;
-    bool ahead;                              /* blocks are looked at that need not leave yet */
+    const struct wf_domain *asked_of; /* NULL, or somebody asked for a block of it to go down, */
+    uint32_t asked;                   /* which is in this slot, */
+    bool asked_full;                  /* and there is no room but that of its own chain */
+    bool ahead;                       /* blocks are looked at that need not leave yet */
     struct wf_refusal refusals[WF_REFUSALS]; /* by the first byte of the key */
     struct wf_loads *loads;
     struct wf_rest rests[WF_RESTS_MAX];

@@ -157,6 +157,27 @@ uint64_t wf_lower_archive_room(const struct wf_lower *lower)
     return capacity > stays ? (uint64_t)((double)(capacity - stays) / lower->expansion) : 0;
 }
 
+/* Does it extend the block that somebody asked to go down?  Its own chain makes no room for that:
+ * from the end on it would leave DRAM, and then the tier, until all of it had gone. */
+static bool extends_asked(struct wf_below *below, uint32_t entry)
+{
+    const struct wf_domain *domain = below->asked_of;
+    const struct wf_desc *desc = domain ? domain->store.index.desc : NULL;
+    struct wf_directory_block block;
+    uint32_t slot = WF_SLOT_NONE;
+    for (; domain && slot == WF_SLOT_NONE && entry != WF_DIRECTORY_NONE; entry = block.parent) {
+        wf_directory_read(below->directory, entry, &block);
+        if (block.domain != domain->id)
+            return false;
+        if (block.in_dram)
+            slot = wf_store_find(&domain->store, block.key);
+    }
+    while (slot != WF_SLOT_NONE && slot != below->asked)
+        slot = atomic_load_explicit(&desc[slot].parent, memory_order_relaxed);
+    below->asked_full |= slot != WF_SLOT_NONE;
+    return slot != WF_SLOT_NONE;
+}
+
 /* Let one block go, to the next tier or for good.  False: none may, or not now. */
 static bool let_go(struct wf_lower *lower, const struct wish *wish)
 {
@@ -173,7 +194,7 @@ static bool let_go(struct wf_lower *lower, const struct wish *wish)
     uint32_t entry = victim_of(lower, wish);
     if (entry == WF_DIRECTORY_NONE)
         entry = wf_archive_spare(lower);
-    if (entry == WF_DIRECTORY_NONE)
+    if (entry == WF_DIRECTORY_NONE || extends_asked(below, entry))
         return false;
     wf_directory_read(below->directory, entry, &block);
     /* Blocks of DRAM would push out each other, and in the end the ends of chains their beginnings.

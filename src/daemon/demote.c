@@ -42,6 +42,7 @@ struct write {
     uint32_t entry; /* of a move, held */
     uint32_t tries;
     const char *why;           /* a literal, for the event */
+    bool asked;                /* somebody asked for it */
     struct wf_reuse reuse;     /* as expected when the write began; zeros: not known */
     void *buffer;              /* of a move */
     struct wf_coded_plan plan; /* of what is to be encoded */
@@ -210,6 +211,13 @@ static enum weft_status enter(struct write *write, enum weft_status written)
 
 /* ----------------------------------------------------------------------------------- from DRAM */
 
+/* What makes no room for a block that somebody asked to go down is said by below->asked. */
+static void asked_is(struct wf_below *below, const struct wf_domain *domain, uint32_t slot)
+{
+    below->asked_of = domain;
+    below->asked = slot;
+}
+
 /* Memory that is lent has the room that was made already.  So first as it is: a block may come to
  * its lender before the word that others are to go.  Then with one less there, as the room is in
  * pieces, or others'. */
@@ -218,11 +226,14 @@ static bool resubmit(struct write *write)
     struct wf_lower *to = write->to;
     bool remote = to->config->remote;
     uint64_t bytes = write->job.job.request.block.bytes;
+    asked_is(write->below, write->asked ? write->domain : NULL, write->slot);
     if (remote && write->tries == 1)
         wf_lower_make_room(to, write->domain, bytes);
-    return ++write->tries < TRIES && !write->below->stopping && wf_lower_usable(to) &&
-           (remote || wf_lower_room(to, write->domain, 4 * bytes)) &&
-           wf_mover_submit(to->mover, &write->job) == WEFT_OK;
+    bool again = ++write->tries < TRIES && !write->below->stopping && wf_lower_usable(to) &&
+                 (remote || wf_lower_room(to, write->domain, 4 * bytes)) &&
+                 wf_mover_submit(to->mover, &write->job) == WEFT_OK;
+    asked_is(write->below, NULL, WF_SLOT_NONE);
+    return again;
 }
 
 /* The block that was written, or not, is let go. */
@@ -320,6 +331,7 @@ bool wf_demote_to(struct wf_domain *domain, uint32_t slot, struct wf_lower *to,
     write->to = to;
     write->slot = slot;
     write->why = to->below->writing;
+    write->asked = to->below->asked_of;
     write->generation = wf_store_generation(&domain->store, slot);
     (void)wf_below_estimate(domain, slot, &write->reuse);
     request->op = WF_TIER_WRITE;
@@ -465,9 +477,12 @@ enum wf_leave wf_demote_leave(void *context, uint32_t slot)
 
 static enum wf_leave wanted_below(struct wf_domain *domain, uint32_t slot, enum cause cause)
 {
-    domain->node->below->writing = "session";
+    struct wf_below *below = domain->node->below;
+    below->writing = "session";
+    asked_is(below, cause == ASKED ? domain : NULL, slot);
     enum wf_leave leave = consider(domain, slot, cause);
-    domain->node->below->writing = "room";
+    asked_is(below, NULL, WF_SLOT_NONE);
+    below->writing = "room";
     return leave;
 }
 

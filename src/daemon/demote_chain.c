@@ -22,18 +22,21 @@ static uint32_t end_in_dram(struct wf_domain *domain, const uint8_t tip[32])
     return slot;
 }
 
-/* One step down a chain, from its end: what is clean leaves DRAM, what is not is written.  Returns
- * how many are being written. */
+/* One step down a chain, from its end: what is clean leaves DRAM, what is not is written.  What
+ * finds no room but that of the chain's own blocks stays, and so does what it extends.  Returns how
+ * many are being written. */
 static uint32_t step_down(struct wf_domain *domain, const uint8_t tip[32], uint64_t *left)
 {
     struct wf_store *store = &domain->store;
+    struct wf_below *below = domain->node->below;
     uint32_t slot = end_in_dram(domain, tip), writing = 0;
     bool leaf = true;
+    below->asked_full = false;
     while (slot != WF_SLOT_NONE) {
         uint32_t parent = atomic_load_explicit(&store->index.desc[slot].parent,
                                                memory_order_relaxed);
-        enum wf_leave leave = store->slots[slot].holds ? WF_LEAVE_NOT
-                                                       : wf_demote_asked(domain, slot);
+        bool stays = store->slots[slot].holds || below->asked_full;
+        enum wf_leave leave = stays ? WF_LEAVE_NOT : wf_demote_asked(domain, slot);
         leaf = leaf && leave == WF_LEAVE_NOW && wf_store_evict(store, slot, WF_EVICT_DEMOTED);
         *left += !leaf;
         writing += leave == WF_LEAVE_LATER;

@@ -269,6 +269,26 @@ def a_chain_is_moved_and_a_session_waits_by_hand():
 
 
 @case
+def a_chain_larger_than_its_tier_loses_nothing():
+    socket, tier = os.path.join(FOLDER, "larger.sock"), os.path.join(FOLDER, "larger.nvme")
+    node = start_node("128MB", socket, [f"nvme:{tier}:64MB"])
+    chain = ("--key", "larger", "--block-bytes", "1MiB")
+    at = ("--socket", socket)
+    try:
+        tiers_open(socket)
+        weft("put", *chain, blob("larger", 90 << 20), *at)
+        for _ in range(2):
+            done = weft("demote", *chain, "--blocks", "90", "--wait", "1", *at, expect=1)
+            check("has room for more of it" in done.stderr.decode(), done)
+            there = answer("match", *chain, "--blocks", "90", *at)
+            check(there["present"] == 90 and there["tiers"]["nvme"] >= 20, there)
+        check(not answer("events", "--what", "let_go", *at)["events"], "its end was let go")
+    finally:
+        stop_node(node)
+        os.unlink(tier)
+
+
+@case
 def a_prefetch_waits_for_room_that_is_made():
     """What is cold and on no tier yet is written below for it, within the time that was given."""
     socket = os.path.join(FOLDER, "rest.sock")
