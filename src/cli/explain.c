@@ -54,6 +54,8 @@ static const struct {
     {"corrupt below", "on a tier, it was not what its checksum says",
      "look after the device: weft ls tiers, smartctl -a"},
     {"missing", "the tier that had it does not have it any more", "weft ls tiers"},
+    {"lender", "the node that lent the memory it was in went, or let it go for room of its own",
+     "weft events --what fabric says which; fabric.copies of 2 keeps it twice"},
 };
 
 /* Why it was not written below when it left DRAM. */
@@ -435,6 +437,8 @@ static void move_print(const json_t *event)
         {"let_go", "profile",
          "dropped from %s: it was put again, and what lay there needs a profile that is not here"},
         {"missing", "missing", "not on %s any more"},
+        {"missing", "lender",
+         "not on %s any more: the node that lent the memory went or let it go"},
         {"load_failed", "corrupt", "not read back: its copy on %s is corrupt"},
         {"load_failed", "missing", "not read back: %s does not have it any more"},
         {"load_failed", "timeout", "not read back: %s took too long"},
@@ -614,8 +618,6 @@ static int explain_key(struct cli *cli, const json_t *answer, const char *key)
             (!*word(event, "last") || strncmp(word(event, "last"), key, digits) != 0))
             continue;
         json_array_append(found, event);
-        if (!cli->json)
-            wf_explain_story(event, 0, event);
     }
     size_t there = json_array_size(dram) + json_array_size(below);
     size_t count = json_array_size(found) + there + json_array_size(engines),
@@ -629,6 +631,11 @@ static int explain_key(struct cli *cli, const json_t *answer, const char *key)
         wf_cli_json_set(out, "failed_tiers", wf_cli_failed_list(cli));
         wf_cli_json_print(out);
     } else {
+        if (json_array_size(found) && !there && !json_array_size(engines))
+            printf("%s is not there%s\n", key,
+                   failed ? ", unless on a tier that failed" : " any more");
+        json_array_foreach (found, index, event)
+            wf_explain_story(event, 0, event);
         json_decref(dram);
         json_decref(below);
         json_decref(engines);

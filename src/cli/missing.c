@@ -100,7 +100,11 @@ static json_t *not_read(struct cli *cli, const char *hex, uint64_t block, int64_
             snprintf(
                 text, sizeof text,
                 "block %llu could not be read from tier %s: %s; weft explain %.16s has its story",
-                (unsigned long long)block, word(event, "tier"), word(event, "reason"), hex);
+                (unsigned long long)block, word(event, "tier"),
+                strcmp(word(event, "reason"), "lender") == 0
+                    ? "who lent the memory went, or let it go"
+                    : word(event, "reason"),
+                hex);
         out = missing_make(block, word(event, "reason"), word(event, "tier"), text);
     }
     json_decref(answer);

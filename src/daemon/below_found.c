@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "daemon/archive.h"
 #include "daemon/below.h"
+#include "daemon/telemetry.h"
 #include "sys/memory.h"
 
 #define ORPHANS_MAX (1u << 20)
@@ -111,6 +112,13 @@ void wf_lower_gone(void *context, const struct wf_tier_block *blocks, uint32_t c
         uint32_t entry = wf_directory_find(below->directory, blocks[i].key);
         if (entry == WF_DIRECTORY_NONE)
             continue;
+        struct wf_directory_block block;
+        wf_directory_read(below->directory, entry, &block);
+        struct wf_block_move lost = {.what = "missing",
+                                     .reason = "lender",
+                                     .tier = lower->config->name,
+                                     .bytes = block.bytes};
+        wf_telemetry_moved(&below->node->domains[block.domain], block.key, &lost);
         wf_directory_lose(below->directory, entry, lower->number);
         lower->lost++;
     }

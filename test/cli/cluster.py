@@ -268,6 +268,29 @@ def memory_that_is_lent_is_used():
 
 
 @case
+def what_went_with_a_lender_is_explained():
+    secret, data = blob("cluster.secret", 32, 5), blob("lender.data", 4 << 20, 16)
+    os.chmod(secret, 0o600)
+    forget()
+    nodes = [start("left", secret), start("right", secret, WEFT_FABRIC_LEND="16MB")]
+    left, right = (("--socket", place(name + ".sock")) for name in NAMES)
+    until_both_see_each_other()
+    until("what is lent is known", lambda: sees("left")[0]["lent_bytes"] == 16 << 20)
+    chain = ("--key", "lender", "--block-bytes", "1MiB")
+    key = answer("put", *chain, data, *left)["first_key"]
+    weft("demote", *chain, "--blocks", "4", *left)
+    until("it is there", lambda: answer("fabric", *right)["self"]["lent_blocks"] == 4)
+    nodes[1].kill()
+    nodes[1].wait(60)
+    until("it is told", lambda: ("missing", "lender") in [(event["what"], event.get("reason"))
+                                                          for event in answer("explain", key, *left)["events"]])
+    said = weft("explain", key, *left).stdout.decode()
+    check(said.startswith(key + " is not there any more\n") and "the node that lent the memory went" in said, said)
+    check("fabric.copies" in weft("explain", *left).stdout.decode(), "nor in the sum")
+    stop_node(nodes[0])
+
+
+@case
 def a_drain_ends_soon_or_says_what_is_in_its_way():
     """However many blocks there might be: looking at what never was used took minutes."""
     secret, data = blob("cluster.secret", 32, 5), blob("drain.data", 4 << 20, 15)
