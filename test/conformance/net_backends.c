@@ -331,7 +331,7 @@ const struct backend backends[] = {
     {"tls epoll", &wf_net_tcp, tls_epoll_prepare, forget_engine, .wire = true, .proves = true},
     {"tls secret", &wf_net_tcp, psk_prepare, forget_engine, .wire = true, .proves = true},
 #if WF_NET_HAS_SIM
-    {"sim", &wf_net_sim, sim_prepare, sim_dispose},
+    {"sim", &wf_net_sim, sim_prepare, sim_dispose, .simulated = true},
 #endif
 #if WF_NET_HAS_UCX
     {"ucx", &wf_net_ucx, ucx_tcp_prepare, ucx_dispose},

@@ -38,9 +38,10 @@ struct backend {
     /* Whether strangers can connect to it by a socket, and bytes between nodes can be seen: the
      * tests of net_wire.c. */
     bool wire;
-    bool clear;  /* … and what crosses it is not encrypted */
-    bool slow;   /* a processor emulates it in one that another emulates */
-    bool proves; /* both sides know a secret, or have certificates */
+    bool simulated; /* so is its time, which waits for nobody */
+    bool clear;     /* … and what crosses it is not encrypted */
+    bool slow;      /* a processor emulates it in one that another emulates */
+    bool proves;    /* both sides know a secret, or have certificates */
 };
 extern const struct backend backends[];
 extern const uint32_t backend_count;
