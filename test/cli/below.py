@@ -281,7 +281,7 @@ def a_chain_larger_than_its_tier_loses_nothing():
             done = weft("demote", *chain, "--blocks", "90", "--wait", "1", *at, expect=1)
             check("has room for more of it" in done.stderr.decode(), done)
             there = answer("match", *chain, "--blocks", "90", *at)
-            check(there["present"] == 90 and there["tiers"]["nvme"] >= 20, there)
+            check(there["present"] == 90 and there["tiers"]["nvme"] >= 8, there)
         check(not answer("events", "--what", "let_go", *at)["events"], "its end was let go")
     finally:
         stop_node(node)
