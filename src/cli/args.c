@@ -200,9 +200,9 @@ static int option_take(struct cli *cli, struct option_tables *all, int count, ch
         char typed[TYPED_MAX + 1];
         snprintf(typed, sizeof typed, "%.*s", (int)length, name);
         const char *nearest = wf_cli_nearest(typed, option_name_at, all);
-        return wf_cli_fail(cli, CLI_USAGE, "there is no option --%s%s%s%s; see weft %s --help",
-                           typed, nearest ? "; did you mean --" : "", nearest ? nearest : "",
-                           nearest ? "?" : "", cli->command->name);
+        return wf_cli_fail(cli, CLI_USAGE, "there is no option --%s%s%s%s weft %s --help", typed,
+                           nearest ? "; did you mean --" : "", nearest ? nearest : "",
+                           nearest ? "?  See" : "; see", cli->command->name);
     }
     if (option->kind == CLI_FLAG && equals)
         return wf_cli_fail(cli, CLI_USAGE, "--%s takes no value; leave out '%s'", option->name,

@@ -142,6 +142,7 @@ static enum weft_status name_entries(const struct wf_config_list *list, struct w
     if (!named)
         return wf_fail(WEFT_E_NO_MEMORY, "no memory for %u %s", list->max, list->key);
     enum weft_status status = WEFT_OK;
+    char shown[WF_NAMED_MAX];
     uint32_t count = 0;
     for (const char *p = text; status == WEFT_OK && (*text || list->empty); p++) {
         size_t length = strcspn(p, ",");
@@ -149,14 +150,14 @@ static enum weft_status name_entries(const struct wf_config_list *list, struct w
         snprintf(name, sizeof name, "%.*s",
                  (int)(length > WF_LIST_NAME_MAX + 1 ? WF_LIST_NAME_MAX + 1 : length), p);
         if (count == list->max) {
-            status = wf_fail(WEFT_E_INVALID, "%s: %s: there are more than %u; %s", where, list->key,
-                             list->max, list->over);
+            status = wf_fail(WEFT_E_INVALID, "%s: there are more than %u; %s",
+                             wf_value_named(where, list->key, shown), list->max, list->over);
             break;
         }
         for (uint32_t i = 0; i < count; i++)
             if (strcmp(named + i * list->entry_bytes, name) == 0)
-                status = wf_fail(WEFT_E_INVALID, "%s: %s: '%s' is there twice; remove one", where,
-                                 list->key, name);
+                status = wf_fail(WEFT_E_INVALID, "%s: '%s' is there twice; remove one",
+                                 wf_value_named(where, list->key, shown), name);
         const void *known = wf_list_find(list, config, name);
         if (known)
             memcpy(entry, known, list->entry_bytes);

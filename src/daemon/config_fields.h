@@ -109,6 +109,9 @@ char *wf_origin_text(const struct wf_config *config, const struct wf_config_orig
 char *wf_config_where(const struct wf_config *config, int index, char *out);
 char *wf_list_where(const struct wf_config_list *list, const struct wf_config *config,
                     const void *entry, int index, char *out);
+/* "file:line: key", in `out`; a `where` that ends with the key, as of a flag, stays as it is. */
+#define WF_NAMED_MAX (WF_ORIGIN_TEXT_MAX + WF_CONFIG_KEY_MAX + WF_LIST_NAME_MAX + 4)
+const char *wf_value_named(const char *where, const char *shown, char out[WF_NAMED_MAX]);
 
 /* The node of a CXL tier's path "node:N", or -1; the file of "file-emulation:FILE", or NULL. */
 int wf_config_numa_node(const char *path);

@@ -311,15 +311,28 @@ static value_reader *const readers[] = {
     [WF_VALUE_MEMBER] = read_member,
 };
 
+const char *wf_value_named(const char *where, const char *shown, char out[WF_NAMED_MAX])
+{
+    size_t length = strlen(where), end = strlen(shown);
+    bool named = end < length && strcmp(where + length - end, shown) == 0 &&
+                 strchr(" .", where[length - end - 1]);
+    if (named)
+        return where;
+    snprintf(out, WF_NAMED_MAX, "%s: %s", where, shown);
+    return out;
+}
+
 enum weft_status wf_value_set(const struct wf_field *field, void *base, const char *text,
                               const char *where, const char *shown)
 {
-    char mend[MEND_MAX];
+    char mend[MEND_MAX], named[WF_NAMED_MAX];
     if (readers[field->type](field, (char *)base + field->offset, text, mend))
         return WEFT_OK;
     if (field->type == WF_VALUE_TOKEN) /* a token belongs into no log, not even a wrong one */
-        return wf_fail(WEFT_E_INVALID, "%s: %s: the token %s", where, shown, mend);
-    return wf_fail(WEFT_E_INVALID, "%s: %s: '%.96s' %s", where, shown, text, mend);
+        return wf_fail(WEFT_E_INVALID, "%s: the token %s", wf_value_named(where, shown, named),
+                       mend);
+    return wf_fail(WEFT_E_INVALID, "%s: '%.96s' %s", wf_value_named(where, shown, named), text,
+                   mend);
 }
 
 /* A size that reads back exactly: the largest unit that divides it. */

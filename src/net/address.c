@@ -46,7 +46,7 @@ static enum weft_status inet_parse(const char *text, struct wf_net_address *out)
         return wf_fail(WEFT_E_INVALID, "'%s' has a port beyond 65535, which is the last", text);
     if (!colon || !port_parse(colon + 1, &port))
         return wf_fail(WEFT_E_INVALID,
-                       "'%s' has no port; write %s:ADDRESS:PORT, such as %s:192.0.2.1:7440", text,
+                       "'%s' has no port; write %s:ADDRESS:PORT, such as %s:192.0.2.1:7420", text,
                        schemes[out->scheme], schemes[out->scheme]);
     size_t length = (size_t)(colon - out->name);
     memcpy(host, out->name, length);

@@ -33,7 +33,7 @@ for program in weft weftd tinyllm; do
     check "$program runs and is $version" says_version $program
     check "$program refuses an option that is none, by name" names_the_option $program
 done
-check "weft knows what was meant" suggests weft "status --sokcet /x" "did you mean --socket?"
+check "weft knows what was meant" suggests weft "status --sokcet /x" "did you mean --socket?  See weft status"
 check "weftd knows what was meant" suggests weftd "--sokcet /x" "did you mean --socket?"
 check "tinyllm knows what was meant" suggests tinyllm "run --sokcet /x" "did you mean --socket?"
 check "weft names the option without a value" suggests weft "put --key" "--key needs a value"

@@ -316,7 +316,7 @@ static void flags_that_are_wrong_are_refused(void **state)
         {"=4GB", "is not KEY=VALUE"},
         {"pool.sizes=4GB", "did you mean 'pool.size'?"},
         {"nothing.like.that=1", "--help-config"},
-        {"pool.size=4XB", "flag pool.size: pool.size: '4XB' is not a size"},
+        {"pool.size=4XB", "flag pool.size: '4XB' is not a size"},
         {"domain.defualt.quota=1GB", "did you mean 'default'?"},
         {"domain.stranger.quota=1GB", "domains=default,stranger"},
         {"domain.default.name=x", "no such key of a domain"},
