@@ -112,6 +112,16 @@ static enum weft_status status_when_failed(const struct wf_mover_job *job, enum 
     return WEFT_E_SYSTEM;
 }
 
+/* A tier's sentence begins with which one it is; a line that says so does not say it again. */
+static const char *without_name(const struct wf_mover *m, const char *sentence)
+{
+    size_t length = strlen(m->name);
+    bool named = strncmp(sentence, "tier ", 5) == 0 &&
+                 strncmp(sentence + 5, m->name, length) == 0 &&
+                 strncmp(sentence + 5 + length, ": ", 2) == 0;
+    return named ? sentence + 5 + length + 2 : sentence;
+}
+
 /* The tier left its sentence in this thread; many fail at once, and one line a second is enough. */
 static void note_error(struct wf_mover *m, const struct wf_mover_job *job, enum weft_status status)
 {
@@ -128,12 +138,12 @@ static void note_error(struct wf_mover *m, const struct wf_mover_job *job, enum 
         m->warned_ns = now_ns;
         if (profile)
             wf_info("mover", "tier %s: block %02x%02x%02x%02x…: %s", m->name, key[0], key[1],
-                    key[2], key[3], wf_last_error());
+                    key[2], key[3], without_name(m, wf_last_error()));
         else if (job->kind == WF_MOVE_FLUSH)
-            wf_warn("mover", "tier %s: %s", m->name, m->last_error);
+            wf_warn("mover", "tier %s: %s", m->name, without_name(m, m->last_error));
         else
             wf_warn("mover", "tier %s: block %02x%02x%02x%02x…: %s", m->name, key[0], key[1],
-                    key[2], key[3], m->last_error);
+                    key[2], key[3], without_name(m, m->last_error));
     }
 }
 

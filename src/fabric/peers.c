@@ -289,14 +289,14 @@ static struct wf_tier_request *take_done(struct tier *t)
     return r;
 }
 
-static void limit_say(const struct tier *t, const struct wf_fetch_limit *limit)
+void wf_fetch_limit_say(const char *tier, const struct wf_fetch_limit *limit)
 {
     bool link = limit->by == WF_FABRIC_LIMITED_LINK;
     (void)
         wf_fail(WEFT_E_LIMIT,
                 "tier %s: node %s has the block, and may send only %llu bytes a second %s, so its "
                 "turn would come in more than %u s; raise %s there, or weft fabric limit %s",
-                t->name, limit->name, (unsigned long long)limit->bytes_s,
+                tier, limit->name, (unsigned long long)limit->bytes_s,
                 link ? "to this one" : "of that domain", WF_FETCH_LIMIT_S,
                 link ? "fabric.link_max or fabric.links" : "the domain's fabric_max",
                 link ? "link" : "domain");
@@ -326,7 +326,7 @@ static uint32_t tier_reap(struct wf_tier *tier, struct wf_tier_request **out, ui
                           "says",
                           t->name);
         } else if (r->status == WEFT_E_LIMIT) {
-            limit_say(t, &item->fetch.limit);
+            wf_fetch_limit_say(t->name, &item->fetch.limit);
         } else if (r->status < 0 && r->status != WEFT_E_TIMEOUT) {
             (void)wf_fail(r->status, "tier %s: the node that has the block cannot give it now",
                           t->name);

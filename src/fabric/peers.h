@@ -36,6 +36,9 @@ uint32_t wf_peers_domain(const struct wf_peers *peers, const uint8_t tag[32]);
 /* wf_fabric_host.news, whose context is the struct wf_peers. */
 bool wf_peers_news(void *peers, uint32_t from, const struct wf_fabric_event *block);
 
+/* WEFT_E_LIMIT of a fetch, as the sentence of the tier that is called so. */
+void wf_fetch_limit_say(const char *tier, const struct wf_fetch_limit *limit);
+
 /* Of wf_tier_options `peers` alone is looked at, queue_depth, and `path` as its name in sentences.
  */
 extern const struct wf_tier_ops wf_tier_peers;

@@ -265,7 +265,9 @@ static void reaped(struct tier *t, struct wf_tier_request *r)
 {
     struct op *op = op_of(r);
     bool ok = r->status == WEFT_OK;
-    if (r->status < 0)
+    if (r->op == WF_TIER_READ && r->status == WEFT_E_LIMIT)
+        wf_fetch_limit_say(t->name, &op->u.fetch.limit);
+    else if (r->status < 0)
         (void)wf_fail(r->status, "tier %s: the node that lends the memory cannot %s now", t->name,
                       r->op == WF_TIER_WRITE ? "take the block" : "give the block");
     t->writing_bytes -= r->op == WF_TIER_WRITE ? write_takes(r) : 0;

@@ -675,6 +675,9 @@ def a_limit_makes_slow_and_breaks_nothing():
     check("fabric.link_max" in refused("get", *more, "--blocks", "4", "--output", copy, *right), "hopeless")
     for node in nodes:
         stop_node(node)
+    log = nodes[1].stderr.read().decode()
+    check("…: node left has the block, and may send only 1024 bytes a second" in log, log)
+    check("tier peers: tier peers" not in log and log.count("tier peers: ") == log.count("tier peers: block"), log)
 
 
 @case

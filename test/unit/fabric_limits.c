@@ -6,6 +6,7 @@
 #include "fabric_world.h"
 
 #include "fabric/peers.h"
+#include "fabric/remote.h"
 
 #define BLOCKS 6u
 #define BYTES 500000u
@@ -318,6 +319,52 @@ static void memory_that_is_lent_is_filled_slowly(void **state)
     end();
 }
 
+/* As of what others have: which bound it is, and where it is raised. */
+static void the_tier_of_lent_memory_says_why(void **state)
+{
+    (void)state;
+    static _Alignas(4096) uint8_t data[BYTES / PART * PART];
+    const uint8_t tags[1][32] = {"the domain"};
+    struct wf_peers *peers;
+    struct wf_tier *tier;
+    struct wf_tier_request request, *done;
+    world_begin(nodes, sizeof nodes[0], 2, &(struct wf_net_sim_options){.seed = 12});
+    for (int i = 0; i < 2; i++) {
+        struct wf_fabric_options options = world_options(names, 2, i);
+        options.lend_bytes = i ? 64u << 20 : 0;
+        world_node(i, &options);
+    }
+    pass(2500);
+    assert_int_equal(wf_peers_create(tags, NULL, 1, parts, &peers), WEFT_OK);
+    wf_peers_attach(peers, nodes[0].fabric);
+    const struct wf_tier_options options = {.path = "remote", .queue_depth = 2, .peers = peers};
+    assert_int_equal(wf_tier_remote.open(&options, &tier), WEFT_OK);
+    request = (struct wf_tier_request){.op = WF_TIER_WRITE,
+                                       .block = {.bytes = sizeof data, .part_bytes = PART},
+                                       .data = data};
+    key_of(0, request.block.key);
+    memcpy(request.block.format, tags[0], 32);
+    assert_int_equal(wf_tier_remote.submit(tier, &request), WEFT_OK);
+    pass(500);
+    assert_int_equal(wf_tier_remote.reap(tier, &done, 1, 0), 1);
+    assert_int_equal(done->status, WEFT_OK);
+    limit(1, WF_FABRIC_LIMIT_LINK, "a", 1000);
+    request.op = WF_TIER_READ;
+    for (int i = 0; i < 2; i++) { /* the first has its turn at once */
+        assert_int_equal(wf_tier_remote.submit(tier, &request), WEFT_OK);
+        pass(500);
+        assert_int_equal(wf_tier_remote.reap(tier, &done, 1, 0), 1);
+    }
+    assert_int_equal(done->status, WEFT_E_LIMIT);
+    const char *said = wf_last_error();
+    assert_true(strstr(said, "tier remote: node b has the block") &&
+                strstr(said, "1000 bytes a second") && strstr(said, "weft fabric limit link"));
+    wf_tier_remote.close(tier);
+    wf_peers_attach(peers, NULL);
+    end();
+    wf_peers_destroy(peers);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -328,6 +375,7 @@ int main(void)
         cmocka_unit_test(who_waits_can_be_told_not_to),
         cmocka_unit_test(the_tier_says_why),
         cmocka_unit_test(memory_that_is_lent_is_filled_slowly),
+        cmocka_unit_test(the_tier_of_lent_memory_says_why),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
