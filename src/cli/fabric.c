@@ -88,7 +88,9 @@ static void moves_print(const json_t *self)
         any = true;
     }
     long long full = any ? number_of(self, "move_full_bytes") : 0;
-    if (any)
+    if (any && full > 0) /* nobody knows how long */
+        printf("\n");
+    else if (any)
         printf(": %.1f s more\n", (double)number_of(self, "move_left_ms") / 1e3);
     if (full > 0)
         printf(

@@ -36,6 +36,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/size.h"
 #include "core/keep.h"
 #include "fabric/inner.h"
 #include "sys/memory.h"
@@ -570,11 +571,10 @@ static bool ask_again(struct wf_fabric *f, uint32_t number, uint64_t now_ns)
 static void round_end(struct wf_fabric *f)
 {
     struct wf_moves *m = f->moves;
+    char size[16];
     if (m->full_bytes && !f->figures.move_full_bytes)
-        wf_fabric_say(f,
-                      "this node drains, and of what only it has no lender has room for %llu "
-                      "bytes",
-                      (unsigned long long)m->full_bytes);
+        wf_fabric_say(f, "this node drains, and of what only it has no lender has room for %s",
+                      wf_size_format(m->full_bytes, size, sizeof size));
     f->figures.move_full_bytes = m->full_bytes;
     jobs_reset(m);
     m->state = IDLE;
