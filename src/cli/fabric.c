@@ -23,7 +23,7 @@ static const struct cli_word words[] = {
     {"allot", "the most that a node may have of what one lends: allot NODE SIZE [--min SIZE]"},
     {"lend", "lend so much from now on, up to fabric.lend: lend SIZE"},
     {"limit", "what is sent: limit link NODE|all SIZE, limit domain NAME SIZE, limit share NAME N; "
-              "without a word which bounds there are (max_bytes_s, 0: none)"},
+              "without a word which bounds there are (max_bytes_s; none: -, 0 in JSON)"},
     {"drain", "take no blocks and no requests of others any more, and give them what is here"},
     {NULL},
 };
@@ -298,7 +298,7 @@ static int size_read(struct cli *cli, const char *text, uint64_t *out)
 static int allot(struct cli *cli)
 {
     uint64_t bytes;
-    char sentence[256], due[32], floor[64] = "";
+    char sentence[256], due[32], may[32], floor[64] = "";
     if (cli->word_count != 3)
         return wf_cli_fail(cli, CLI_USAGE, "say whom and how much: weft fabric allot NODE SIZE");
     int code = size_read(cli, cli->words[2], &bytes);
@@ -309,8 +309,9 @@ static int allot(struct cli *cli)
     if (least)
         snprintf(floor, sizeof floor, ", and is due %s at least",
                  wf_cli_size(least, due, sizeof due));
-    snprintf(sentence, sizeof sentence, "%.63s may have %.40s of what %.63s lends%s", cli->words[1],
-             bytes ? cli->words[2] : "its part", lender ? lender : "this node", floor);
+    snprintf(sentence, sizeof sentence, "%.63s may have %s of what %.63s lends%s", cli->words[1],
+             bytes ? wf_cli_size(bytes, may, sizeof may) : "its part",
+             lender ? lender : "this node", floor);
     return done(cli, weft_fabric_allot(cli->weft, lender, cli->words[1], bytes, least),
                 "it is not allotted", sentence);
 }
@@ -318,7 +319,7 @@ static int allot(struct cli *cli)
 static int lend(struct cli *cli)
 {
     uint64_t bytes;
-    char sentence[256];
+    char sentence[256], size[32];
     if (cli->word_count != 2)
         return wf_cli_fail(cli, CLI_USAGE, "say how much: weft fabric lend SIZE");
     int code = size_read(cli, cli->words[1], &bytes);
@@ -326,8 +327,8 @@ static int lend(struct cli *cli)
         code = wf_cli_connect(cli);
     if (code != CLI_OK)
         return code;
-    snprintf(sentence, sizeof sentence, "%.63s lends %.40s from now on",
-             lender ? lender : "this node", cli->words[1]);
+    snprintf(sentence, sizeof sentence, "%.63s lends %s from now on", lender ? lender : "this node",
+             wf_cli_size(bytes, size, sizeof size));
     return done(cli, weft_fabric_lend(cli->weft, lender, bytes), "it is not lent", sentence);
 }
 
@@ -342,6 +343,16 @@ static bool is_there(struct cli *cli, const char *name)
         there |= strcmp(text_of(node, "name"), name) == 0;
     json_decref(answer);
     return there;
+}
+
+/* For people: 0 B a second is what a bound is not. */
+static void unbounded_mark(json_t *rows)
+{
+    json_t *row;
+    size_t index;
+    json_array_foreach (rows, index, row)
+        if (number_of(row, "max_bytes_s") == 0)
+            wf_cli_json_set(row, "max_bytes_s", json_null());
 }
 
 /* The bounds that there are: of each domain, and of what goes to each node that is there. */
@@ -370,6 +381,7 @@ static int limits_show(struct cli *cli)
         wf_cli_json_set(shown, "limits", json_incref(rows));
         wf_cli_json_print(shown);
     } else if (json_array_size(rows)) {
+        unbounded_mark(rows);
         wf_cli_table_print(rows, stdout);
     } else {
         printf("this node is alone, and sends nothing\n");
@@ -396,7 +408,7 @@ static int limit(struct cli *cli)
 {
     static const char *const kinds[] = {"link", "domain", "share"};
     uint64_t value = 0;
-    char sentence[256];
+    char sentence[256], size[32];
     enum weft_limit what = WEFT_LIMIT_LINK;
     if (cli->word_count == 1)
         return limits_show(cli);
@@ -416,15 +428,16 @@ static int limit(struct cli *cli)
     if (code != CLI_OK)
         return code;
     bool all = what == WEFT_LIMIT_LINK && strcmp(cli->words[2], "all") == 0;
+    const char *to = all ? "to each node" : what == WEFT_LIMIT_LINK ? "to it" : "of it";
     if (what == WEFT_LIMIT_SHARE)
         snprintf(sentence, sizeof sentence, "the share of %.63s is %.40s from now on",
                  cli->words[2], cli->words[3]);
+    else if (value)
+        snprintf(sentence, sizeof sentence, "%.63s: %s a second at most is sent %s from now on",
+                 cli->words[2], wf_cli_size(value, size, sizeof size), to);
     else
-        snprintf(sentence, sizeof sentence, "%.63s: %.40s%s is sent %s from now on", cli->words[2],
-                 value ? cli->words[3] : "as much as there is", value ? " a second at most" : "",
-                 all                       ? "to each node"
-                 : what == WEFT_LIMIT_LINK ? "to it"
-                                           : "of it");
+        snprintf(sentence, sizeof sentence, "%.63s: what is sent %s has no bound from now on",
+                 cli->words[2], to);
     if (what == WEFT_LIMIT_LINK && !all && !is_there(cli, cli->words[2])) {
         size_t length = strlen(sentence);
         snprintf(sentence + length, sizeof sentence - length,
