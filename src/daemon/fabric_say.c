@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/size.h"
 #include "daemon/below.h"
 #include "daemon/fabric.h"
 #include "daemon/push.h"
@@ -310,6 +311,25 @@ static enum weft_status forget_elsewhere(const struct wf_domain *domain, const u
     return status;
 }
 
+static void limit_tell(struct wf_node *node, const struct wf_fabric_say_message *request)
+{
+    bool link = request->limit == WEFT_LIMIT_LINK;
+    const char *name = link && !request->name[0] ? "each node" : request->name;
+    char sentence[192], size[16];
+    if (request->limit == WEFT_LIMIT_SHARE)
+        snprintf(sentence, sizeof sentence, "the share of %.63s is %llu from now on", name,
+                 (unsigned long long)request->bytes);
+    else if (request->bytes)
+        snprintf(sentence, sizeof sentence, "%s a second at most %s %.63s from now on",
+                 wf_size_format(request->bytes, size, sizeof size),
+                 link ? "is sent to" : "is sent of", name);
+    else
+        snprintf(sentence, sizeof sentence, "what is sent %s %.63s has no bound from now on",
+                 link ? "to" : "of", name);
+    wf_info("fabric", "%s", sentence);
+    wf_telemetry_event(node, NULL, "fabric", "%s", sentence);
+}
+
 static enum weft_status limit(struct wf_node *node, const struct wf_fabric_say_message *request)
 {
     uint32_t domain = 0;
@@ -337,6 +357,7 @@ static enum weft_status limit(struct wf_node *node, const struct wf_fabric_say_m
 static enum weft_status operator_says(struct wf_node *node,
                                       const struct wf_fabric_say_message *request)
 {
+    enum weft_status status;
     switch ((enum wf_fabric_say)request->what) {
     case WF_SAY_ALLOT:
         return wf_fabric_allot(node->fabric, request->lender, request->name, request->bytes,
@@ -348,7 +369,11 @@ static enum weft_status operator_says(struct wf_node *node,
                            request->bytes ? "drains: nothing is put here or routed here any more"
                                           : "drains no more");
         return WEFT_OK;
-    case WF_SAY_LIMIT: return limit(node, request);
+    case WF_SAY_LIMIT:
+        status = limit(node, request);
+        if (status == WEFT_OK)
+            limit_tell(node, request);
+        return status;
     case WF_SAY_HAND_OVER:
     case WF_SAY_FORGET: break;
     }

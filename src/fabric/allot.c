@@ -30,6 +30,7 @@
 #define FORGET_NS 60000000000u /* a result that nobody asked for */
 #define PUBLISH_AGAIN_NS 2000000000u
 #define NODES_MAX 512u /* with an allotment, of a lender */
+#define WENT_MAX 64u
 
 /* ------------------------------------------------------------------------------------ the text */
 
@@ -299,16 +300,54 @@ enum weft_status wf_fabric_lend(struct wf_fabric *f, const char *lender, uint64_
 
 /* ------------------------------------------------------------------------------- at the lender */
 
-/* What is beyond goes elsewhere first, where there is an elsewhere. */
-static void lend_so_much(struct wf_fabric *f, uint64_t bytes)
+/* What went since `before`, as the end of a sentence; false: nothing did. */
+static bool went_since(const struct wf_fabric *f, const struct wf_lent_stats *before,
+                       char out[WENT_MAX])
 {
     struct wf_lent_stats lent;
+    char size[16];
     wf_lent_stats(f->lent, &lent);
+    uint64_t blocks = lent.evicted - before->evicted;
+    out[0] = '\0';
+    if (blocks)
+        snprintf(out, WENT_MAX, "; %llu block%s, %s, went for it", (unsigned long long)blocks,
+                 blocks == 1 ? "" : "s",
+                 wf_size_format(lent.evicted_bytes - before->evicted_bytes, size, sizeof size));
+    return blocks > 0;
+}
+
+void wf_allot_resize(struct wf_fabric *f, uint64_t bytes)
+{
+    struct wf_lent_stats before;
+    char went[WENT_MAX], size[16];
+    wf_lent_stats(f->lent, &before);
+    wf_lent_resize(f->lent, bytes);
+    if (went_since(f, &before, went))
+        wf_fabric_say(f, "this node lends %s, and no other lender took all that is beyond%s",
+                      wf_size_format(bytes, size, sizeof size), went);
+}
+
+/* What is beyond goes elsewhere first, where there is an elsewhere.  An order is told of; what the
+ * setting says when this node starts is none. */
+static void lend_so_much(struct wf_fabric *f, uint64_t bytes, bool order)
+{
+    struct wf_lent_stats before, lent;
+    char went[WENT_MAX], size[16];
+    wf_lent_stats(f->lent, &before);
     bool draining = atomic_load_explicit(&f->draining, memory_order_relaxed);
-    if (lent.used_bytes > bytes && f->lenders_free_bytes > 0 && !draining)
+    bool later = before.used_bytes > bytes && f->lenders_free_bytes > 0 && !draining;
+    if (later)
         wf_lent_shrink(f->lent, bytes);
     else
         wf_lent_resize(f->lent, bytes);
+    wf_lent_stats(f->lent, &lent);
+    bool some = went_since(f, &before, went);
+    if (some || (order && lent.bytes != before.bytes))
+        wf_fabric_say(f, "this node lends %s from now on%s%s",
+                      wf_size_format(bytes, size, sizeof size),
+                      later ? "; what is beyond goes to other lenders, as far as they have room"
+                            : "",
+                      went);
     wf_moves_soon(f);
 }
 
@@ -321,24 +360,41 @@ void wf_allot_heard(void *fabric, const char *name, const char *value, uint64_t 
     if (!f->lent || setting_name(f->name, own) != WEFT_OK || strcmp(name, own) != 0)
         return;
     json_t *setting = value ? json_loads(value, 0, NULL) : NULL;
+    bool order = f->allotments != NULL;
     json_decref(f->allotments);
     f->allotments = setting;
     uint64_t most = f->options.lend_bytes;
     const json_t *said = json_object_get(setting, "lend");
     uint64_t lend = json_is_integer(said) ? number_of(setting, "lend") : most;
-    lend_so_much(f, lend < most ? lend : most);
-    for (uint32_t i = 0; i < f->peer_count; i++)
+    lend_so_much(f, lend < most ? lend : most, order);
+    for (uint32_t i = 0; i < f->peer_count; i++) {
+        f->peers[i].ordered |= order && f->peers[i].allotted;
         f->peers[i].allotted = false;
+    }
     f->publish_ns = 0;
 }
 
 void wf_allot_peer(struct wf_fabric *f, struct wf_peer_node *peer)
 {
+    struct wf_lent_owner was;
+    struct wf_lent_stats before;
+    char went[WENT_MAX], due[64] = "", may[16], size[16];
     if (peer->allotted)
         return;
     const json_t *node = json_object_get(json_object_get(f->allotments, "nodes"), peer->name);
-    wf_lent_least(f->lent, peer->number, number_of(node, "min"));
-    wf_lent_limit(f->lent, peer->number, number_of(node, "max"));
+    uint64_t most = number_of(node, "max"), least = number_of(node, "min");
+    wf_lent_owner(f->lent, peer->number, &was);
+    wf_lent_stats(f->lent, &before);
+    wf_lent_least(f->lent, peer->number, least);
+    wf_lent_limit(f->lent, peer->number, most);
+    if (least)
+        snprintf(due, sizeof due, ", and is due %s at least",
+                 wf_size_format(least, size, sizeof size));
+    bool changed = most != was.limit_bytes || least != was.least_bytes;
+    if (went_since(f, &before, went) || (changed && peer->ordered))
+        wf_fabric_say(f, "%s may have %s of what this node lends%s%s", peer->name,
+                      most ? wf_size_format(most, may, sizeof may) : "its part", due, went);
+    peer->ordered = false;
     peer->allotted = true;
 }
 

@@ -256,6 +256,7 @@ struct wf_peer_node {
     uint64_t busy_since_ns;
     struct wf_fabric_ping said; /* last */
     bool allotted;              /* what the setting says of it is said to `lent` */
+    bool ordered;               /* and it says so anew: an operator did */
     bool draining;
     /* Encoded, or not: */
     uint32_t codecs;                        /* as its link said; 0: none */
@@ -707,6 +708,8 @@ void wf_allots_destroy(struct wf_fabric *f);
 /* wf_member_events.setting */
 void wf_allot_heard(void *fabric, const char *name, const char *value, uint64_t revision);
 void wf_allot_peer(struct wf_fabric *f, struct wf_peer_node *peer);
+/* What moves did not get rid of goes: the node lends so much (wf_lent_resize). */
+void wf_allot_resize(struct wf_fabric *f, uint64_t bytes);
 
 /* parts.c */
 #define WF_FOUND_NS 5000000000u

@@ -162,6 +162,7 @@ static void let_leave(struct wf_lent *l, struct entry *e)
 static void evict(struct wf_lent *l, struct entry *e)
 {
     l->stats.evicted++;
+    l->stats.evicted_bytes += taken_by(l, e);
     let_leave(l, e);
 }
 

@@ -71,6 +71,7 @@ struct wf_lent_stats {
     uint64_t bytes, used_bytes, blocks, puts, refused, evicted;
     uint64_t many;  /* blocks of which there should be more copies than one */
     uint64_t given; /* that went since another lender has them */
+    uint64_t evicted_bytes;
 };
 
 enum weft_status wf_lent_create(const struct wf_lent_options *options, struct wf_lent **out);

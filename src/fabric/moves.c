@@ -619,7 +619,7 @@ static void shrink(struct wf_fabric *f, double fill)
     wf_lent_stats(f->lent, &lent);
     if (lent.used_bytes <= lent.bytes || is_draining(f) || m->full_ns ||
         fill <= m->mean + SHARE_SLACK)
-        wf_lent_resize(f->lent, lent.bytes);
+        wf_allot_resize(f, lent.bytes);
 }
 
 /* How often somebody went, or the directory was cut anew. */

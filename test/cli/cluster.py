@@ -135,6 +135,17 @@ def two_nodes_are_one_memory():
               for row in answer("fabric", "limit", *right)["limits"]}
     check(bounds == {("domain", "default"): (32 << 20, 3), ("link", "left"): (64 << 20, None)}, bounds)
     check("64 MiB" in weft("fabric", "limit", *right).stdout.decode(), "the table has no bounds")
+    said = weft("fabric", "limit", "link", "nobody", "1", *right).stdout.decode()
+    check("nobody: 1 B a second at most is sent to it from now on" in said, said)
+    said = weft("fabric", "limit", "domain", "default", "0", *right).stdout.decode()
+    check("default: what is sent of it has no bound from now on" in said, said)
+    until("a bound that is none is shown as none",
+          lambda: "0 B" not in weft("fabric", "limit", *right).stdout.decode())
+    told = weft("events", "--what", "fabric", *right).stdout.decode()
+    for words in ("left may have 8 MiB of what this node lends", "left may have 8 MiB of what this node lends, and is due 4 MiB",
+                  "this node lends 16 MiB from now on", "64 MiB a second at most is sent to left from now on",
+                  "what is sent of default has no bound from now on", "the share of default is 3 from now on"):
+        check(words in told, words, told)
     check("no domain is called" in refused("fabric", "limit", "domain", "nobody", "1MB", *right), "bounds nobody")
     check("1 to 1000000" in refused("fabric", "limit", "share", "default", "0", *right), "a share of nothing")
     check("none of link" in refused("fabric", "limit", "cable", "left", "1MB", *right), "bounds a cable")

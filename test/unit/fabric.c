@@ -518,6 +518,47 @@ static void what_is_lent_is_shared_when_it_is_short(void **state)
     end();
 }
 
+static void allotted(struct node *lender, const char *name, uint64_t most, uint64_t least)
+{
+    while (wf_fabric_allot(lender->fabric, NULL, name, most, least) == WEFT_PENDING)
+        pass(20);
+    pass(1000);
+}
+
+static void lends(struct node *lender, uint64_t bytes)
+{
+    while (wf_fabric_lend(lender->fabric, NULL, bytes) == WEFT_PENDING)
+        pass(20);
+    pass(1000);
+}
+
+/* What goes may be the last copies: the lender says how many, and nothing where nothing changed. */
+static void an_order_says_what_went_for_it(void **state)
+{
+    (void)state;
+    const struct spec specs[NODES] = {[1] = {.lend = 16 << 20}};
+    begin(specs);
+    struct node *b = &nodes[1];
+    for (uint32_t i = 0; i < 12; i++)
+        assert_int_equal(store(&nodes[0], i, (1 << 20) - 8192), WEFT_OK);
+    assert_int_equal(times(b, "of what this node lends"), 0);
+    assert_int_equal(times(b, "this node lends"), 0);
+    allotted(b, "a", 9 << 20, 0);
+    assert_int_equal(times(b, "a may have 9 MiB of what this node lends; 3 blocks, "), 1);
+    allotted(b, "a", 9 << 20, 0);
+    assert_int_equal(times(b, "a may have"), 1);
+    allotted(b, "a", 0, 1 << 20);
+    assert_int_equal(
+        times(b, "a may have its part of what this node lends, and is due 1 MiB at least\n"), 1);
+    lends(b, 8 << 20);
+    assert_int_equal(times(b, "this node lends 8 MiB from now on; 1 block, "), 1);
+    lends(b, 8 << 20);
+    lends(b, 16 << 20);
+    assert_int_equal(times(b, "this node lends 8 MiB"), 1);
+    assert_int_equal(times(b, "this node lends 16 MiB from now on\n"), 1);
+    end();
+}
+
 static uint32_t parts(uint64_t block_bytes)
 {
     (void)block_bytes;
@@ -639,6 +680,7 @@ int main(void)
         cmocka_unit_test(more_changes_than_the_log_holds_are_told_anew),
         cmocka_unit_test(memory_that_is_lent_is_everybodys),
         cmocka_unit_test(what_is_lent_is_shared_when_it_is_short),
+        cmocka_unit_test(an_order_says_what_went_for_it),
         cmocka_unit_test(what_is_dropped_is_room_before_the_lender_says_so),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -85,12 +85,22 @@ static uint32_t part_bytes(uint64_t bytes)
     return PART;
 }
 
+static char said[8192]; /* by all of them, for people */
+
+static void told(void *context, const char *sentence)
+{
+    size_t length = strlen(said);
+    (void)context;
+    snprintf(said + length, sizeof said - length, "%s\n", sentence);
+}
+
 static void node_begin(int i, uint64_t lend)
 {
     struct wf_fabric_options options = world_options(names, NODES, i);
     options.host.hold = hold;
     options.host.let_go = let_go;
     options.host.each = each;
+    options.host.told = told;
     options.host.part_bytes = part_bytes;
     options.lend_bytes = lend;
     options.copies = copies;
@@ -560,6 +570,30 @@ static void who_lends_less_loses_nothing_that_finds_room(void **state)
     end();
 }
 
+/* It is told before they go that others are to have them, and then of how many nobody took. */
+static void who_lends_less_says_what_found_no_room(void **state)
+{
+    (void)state;
+    const uint64_t lend[NODES] = {0, 12 << 20, 1 << 20, 0};
+    char words[80];
+    begin(lend, 1);
+    for (uint32_t i = 0; i < 2 * POOL; i++)
+        put(i);
+    said[0] = '\0';
+    while (wf_fabric_lend(nodes[B].fabric, NULL, 1 << 20) == WEFT_PENDING)
+        pass(20);
+    for (int s = 0; s < 60 && figures_of(B).lent_used_bytes > 1 << 20; s++)
+        pass(1000);
+    struct wf_fabric_figures f = figures_of(B);
+    assert_in_range(f.lent_used_bytes, 0, 1 << 20);
+    assert_in_range(f.lent_evicted, 1, 2 * POOL);
+    assert_non_null(strstr(said, "this node lends 1 MiB from now on; what is beyond goes to"));
+    snprintf(words, sizeof words, "no other lender took all that is beyond; %u blocks, ",
+             (uint32_t)f.lent_evicted);
+    assert_non_null(strstr(said, words));
+    end();
+}
+
 static int in_full(void **state)
 {
     (void)state;
@@ -598,6 +632,7 @@ int main(void)
         BOTH(what_ends_half_way_is_there_once_at_least),
         BOTH(who_joins_gets_its_share),
         BOTH(who_lends_less_loses_nothing_that_finds_room),
+        BOTH(who_lends_less_says_what_found_no_room),
     };
     return cmocka_run_group_tests_name("keep_moves", tests, NULL, NULL);
 }
