@@ -62,6 +62,7 @@ static bool is_pong(struct wf_link *link, const void *header, uint32_t bytes)
         return false;
     struct wf_peer_node *peer = link->peer;
     uint64_t us = (wf_fabric_now(f) - pong->sent_ns) / 1000;
+    wf_link_alive(link);
     if (says(link, pong))
         peer->rtt_us = peer->rtt_us ? (3 * peer->rtt_us + us) / 4 : us;
     return true;
@@ -130,12 +131,15 @@ static uint32_t begun(void *of, struct wf_net_link *net, const void *said, uint3
     if (!link || link->closing)
         return 0;
     unsigned kind = header_bytes >= sizeof *head && head->magic == WF_FABRIC_MAGIC ? head->kind : 0;
+    if (link->refused && kind != WF_FABRIC_REFUSED)
+        return 0;
     if (payload_bytes && kind != WF_FABRIC_DATA && kind != WF_FABRIC_PUT &&
         kind != WF_FABRIC_PROBED && kind != WF_FABRIC_LAYER)
         kind = 0;
     switch (kind) {
     case WF_FABRIC_IDENT: sane = wf_link_ident(link, header, header_bytes); break;
     case WF_FABRIC_JOIN: sane = wf_link_join(link, header, header_bytes); break;
+    case WF_FABRIC_REFUSED: sane = wf_link_refused(link, header, header_bytes); break;
     case WF_FABRIC_EVENTS: sane = wf_stream_heard(link, header, header_bytes); break;
     case WF_FABRIC_AGAIN: sane = wf_stream_again(link, header, header_bytes); break;
     case WF_FABRIC_GET: sane = wf_serve_get(link, header, header_bytes); break;

@@ -182,10 +182,14 @@ struct wf_link {
     bool ours;          /* this side began it */
     bool parts, retell; /* it is told of its shards alone; of which some are others now */
     bool closing;
+    bool refused;    /* it was told that it is not wanted, and is to end it */
+    bool alive;      /* JOINED: it has answered a PING */
+    bool quiet;      /* that it is there is not said before that */
     bool trial;      /* ours: it is to be measured, and no more */
     uint32_t way;    /* ours: which of the peer's */
     uint32_t probes; /* TRIED, not ours: that were answered */
     uint64_t since_ns;
+    char why[256]; /* closing: for what reason */
     char certified[WF_NET_NAME_MAX];
     uint8_t nonce[32], their_nonce[32];
     struct wf_fabric_ident said;     /* KNOWN: of itself, which is believed once it is proved */
@@ -247,9 +251,13 @@ struct wf_peer_node {
     uint64_t answered_ns;        /* and when, if that was not proved; UINT64_MAX: it was */
     uint64_t again_ns, since_ns; /* when it is tried next; when it was registered */
     uint32_t failures;
-    char why[256];
-    char was[WF_MEMBER_NAME_MAX + 1]; /* static: who proved itself there last; "": nobody */
-    uint64_t rtt_us, lag_us;          /* fading means */
+    char why[256]; /* no link: what happened last */
+    bool met;      /* there was a link, over one of these ways or by this name */
+    bool fleeting; /* the last one that began here ended before anything was answered over it */
+    uint64_t twin_epoch, twin_since_ns; /* of another node of its name, and since when it calls; */
+    bool twin_said;                     /* 0: there is none.  That was told of */
+    char was[WF_MEMBER_NAME_MAX + 1];   /* static: who proved itself there last; "": nobody */
+    uint64_t rtt_us, lag_us;            /* fading means */
     uint64_t reads, read_bytes, read_misses, read_corrupt, serves, served_bytes, read_ns;
     uint32_t asked; /* gets under way */
     uint64_t asked_bytes;
@@ -485,6 +493,8 @@ void wf_fabric_say(struct wf_fabric *f, const char *format, ...)
 /* IDENT, JOIN.  False: it is nonsense. */
 bool wf_link_ident(struct wf_link *link, const void *header, uint32_t bytes);
 bool wf_link_join(struct wf_link *link, const void *header, uint32_t bytes);
+/* The other side has answered: the link is good for something. */
+void wf_link_alive(struct wf_link *link);
 /* Say who this is again: it has another epoch. */
 void wf_links_say_again(struct wf_fabric *f);
 /* The joined link over which blocks of that domain may be had from the node; NULL: none. */
@@ -519,6 +529,12 @@ void wf_peer_dial(struct wf_fabric *f, struct wf_peer_node *peer, uint64_t now_n
 void wf_link_self(const struct wf_link *link, struct wf_fabric_ping *out);
 /* It is used just now: what it says of itself should be no older than a second. */
 void wf_link_used(struct wf_link *link, uint64_t now_ns);
+
+/* names.c */
+/* It cannot take the place of the link that there is to a node of its name, which is `what`. */
+void wf_link_in_the_way(struct wf_link *link, const char *what);
+/* REFUSED.  False: it is nonsense. */
+bool wf_link_refused(struct wf_link *link, const void *header, uint32_t bytes);
 
 /* strangers.c */
 /* It is up: it is to be joined in time, and is one of not too many. */

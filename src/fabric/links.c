@@ -37,7 +37,6 @@
 #define OTHER_WAITS_NS 3000000000u /* the node whose name comes later, before it begins a link */
 #define ANSWER_NS 60000000000u     /* so long it is believed who is at an address, without proof */
 #define PING_NS 1000000000u
-#define TWIN_SAY_NS 60000000000u
 /* Bytes a second, of a node that was not read from: beside this one, and less a level. */
 #define RATE_DEFAULT 1e9
 #define RATE_LEVEL .75
@@ -309,17 +308,14 @@ static void link_free(struct wf_link *link)
 
 void wf_link_close(struct wf_link *link, const char *format, ...)
 {
-    char why[256];
     va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(why, sizeof why, format, arguments);
-    va_end(arguments);
     if (link->closing)
         return;
-    struct wf_peer_node *told = link->peer ? link->peer : link->dialled_by;
-    if (told)
-        snprintf(told->why, sizeof told->why, "%s", why);
-    wf_debug("fabric", "link to %s ends: %s", link->peer ? link->peer->name : "a stranger", why);
+    va_start(arguments, format);
+    vsnprintf(link->why, sizeof link->why, format, arguments);
+    va_end(arguments);
+    wf_debug("fabric", "link to %s ends: %s", link->peer ? link->peer->name : "a stranger",
+             link->why);
     link->closing = true;
     link->ops->close(link->net);
 }
@@ -368,8 +364,40 @@ static void in_vain_say(struct wf_fabric *f, const struct wf_peer_node *peer, ui
                         const char *why)
 {
     if (peer->failures == SAY_AFTER * peer->way_count && !peer->link)
-        wf_fabric_say(f, "no link to %s so far, at %s: %s; it is tried on",
-                      peer->was[0] ? peer->was : peer->name, peer->ways[way].address, why);
+        wf_fabric_say(f, "no link to %s%s, at %s: %s; it is tried on",
+                      peer->was[0] ? peer->was : peer->name, peer->met ? "" : " so far",
+                      peer->ways[way].address, why);
+}
+
+/* What happened last, for people: of the node, and of addresses in a list that were its. */
+static void why_tell(struct wf_fabric *f, struct wf_peer_node *peer, const char *why)
+{
+    for (uint32_t i = 0; i < f->peer_count && !f->strict; i++)
+        if (f->peers[i].used && strcmp(f->peers[i].was, peer->name) == 0)
+            snprintf(f->peers[i].why, sizeof f->peers[i].why, "%s", why);
+    snprintf(peer->why, sizeof peer->why, "%s", why);
+}
+
+/* One that this side began: when its way is tried again.  True: that it ended was told of. */
+static bool dialled_down(struct wf_link *link, const char *why)
+{
+    struct wf_fabric *f = link->fabric;
+    struct wf_peer_node *by = link->dialled_by;
+    bool joined = link->state == WF_LINK_JOINED, told = link->quiet && strcmp(by->why, why) == 0;
+    bool at_once = wf_ways_turn(by, link);
+    uint32_t turns = by->failures / (by->way_count ? by->way_count : 1);
+    uint64_t wait_ns = (uint64_t)AGAIN_NS_FIRST << (turns < 6 ? turns : 6);
+    by->dialled = NULL;
+    by->failures++;
+    by->again_ns = wf_fabric_now(f) + (at_once                  ? 0
+                                       : wait_ns < AGAIN_NS_MAX ? wait_ns
+                                                                : AGAIN_NS_MAX);
+    snprintf(by->why, sizeof by->why, "%s", why);
+    if (joined)
+        by->fleeting = !link->alive;
+    else if (!link->peer || !link->peer->link)
+        in_vain_say(f, by, link->way, why);
+    return told;
 }
 
 void wf_link_down(void *of, struct wf_net_link *net, enum weft_status status, const char *sentence)
@@ -384,27 +412,17 @@ void wf_link_down(void *of, struct wf_net_link *net, enum weft_status status, co
     over->ops->set_user(net, NULL);
     wf_pushes_lost(link);
     wf_receptions_lost(link);
-    uint64_t now_ns = wf_fabric_now(f);
+    const char *why = link->closing ? link->why : sentence;
     if (link->trial || link->state == WF_LINK_TRIED)
         wf_way_down(link, sentence);
-    if (by && by->dialled == link) {
-        bool at_once = wf_ways_turn(by, link);
-        uint32_t turns = by->failures / (by->way_count ? by->way_count : 1);
-        uint64_t wait_ns = (uint64_t)AGAIN_NS_FIRST << (turns < 6 ? turns : 6);
-        by->dialled = NULL;
-        by->failures++;
-        by->again_ns = now_ns + (at_once ? 0 : wait_ns < AGAIN_NS_MAX ? wait_ns : AGAIN_NS_MAX);
-        if (!link->closing)
-            snprintf(by->why, sizeof by->why, "%s", sentence);
-        if (by->failures == SAY_AFTER * by->way_count && !by->link && (!peer || !peer->link))
-            wf_fabric_say(f, "no link to %s so far, at %s: %s; it is tried on", by->name,
-                          by->ways[link->way].address, link->closing && peer ? peer->why : by->why);
-    }
+    bool told = by && by->dialled == link && dialled_down(link, why);
+    if (peer && !peer->link)
+        snprintf(peer->why, sizeof peer->why, "%s", why);
     if (peer && peer->link == link) {
         peer->link = NULL;
-        if (!link->closing)
-            snprintf(peer->why, sizeof peer->why, "%s", sentence);
-        wf_fabric_say(f, "no link to %s: %s", peer->name, peer->why);
+        why_tell(f, peer, why);
+        if (!told)
+            wf_fabric_say(f, "no link to %s: %s", peer->name, why);
         wf_stream_forget(f, peer);
         wf_fetches_lost(f, peer);
         wf_puts_lost(f, peer);
@@ -522,6 +540,7 @@ static void answered(const struct wf_link *link, bool proved)
     there->answered = (int32_t)link->peer->number;
     if (proved)
         memcpy(there->was, link->peer->name, sizeof there->was);
+    there->met |= proved;
     there->answered_ns = proved ? UINT64_MAX : wf_fabric_now(link->fabric);
 }
 
@@ -627,16 +646,28 @@ static void believe(struct wf_link *link)
     wf_frames_heard(link->peer, &link->said);
 }
 
-static void twin_say(struct wf_fabric *f, const struct wf_peer_node *peer)
+static void there_say(const struct wf_link *link)
 {
-    uint64_t now_ns = wf_fabric_now(f);
-    if (now_ns < f->twin_ns)
+    wf_fabric_say(link->fabric, "%s is there, at %s; %u domain%s in common", link->peer->name,
+                  wf_way_shown(link->fabric, link->peer, link), link->shared,
+                  link->shared == 1 ? "" : "s");
+}
+
+/* Not before it has answered is it known that the other side wants the link, too. */
+void wf_link_alive(struct wf_link *link)
+{
+    struct wf_peer_node *by = link->dialled_by;
+    if (link->alive || link->peer->link != link)
         return;
-    f->twin_ns = now_ns + TWIN_SAY_NS;
-    wf_fabric_say(f,
-                  "two nodes call themselves %s; the one that began later, at %s, is taken for it: "
-                  "give each a fabric.name of its own",
-                  peer->name, peer->link->ops->peer(peer->link->net));
+    link->alive = true;
+    link->peer->failures = 0;
+    if (by) {
+        by->failures = 0;
+        by->fleeting = false;
+    }
+    if (link->quiet)
+        there_say(link);
+    link->quiet = false;
 }
 
 bool wf_link_join(struct wf_link *link, const void *header, uint32_t bytes)
@@ -653,18 +684,12 @@ bool wf_link_join(struct wf_link *link, const void *header, uint32_t bytes)
     else if (wf_link_one_too_many(link))
         return true;
     if (peer->link && peer->link->domains & ~link->domains) {
-        wf_link_close(link, "there is a link to %s already, which proved more domains than this",
-                      peer->name);
+        wf_link_in_the_way(link, "a link that proved more domains than this");
         return true;
     }
     bool more = !peer->link || link->domains & ~peer->link->domains;
-    if (!more && link->epoch < peer->link->epoch) {
-        twin_say(f, peer);
-        wf_link_close(link, "a node called %s is there already, and began later", peer->name);
-        return true;
-    }
-    if (!more && !is_better(link, peer->link)) {
-        wf_link_close(link, "there is another link to %s already", peer->name);
+    if (!more && (link->epoch < peer->link->epoch || !is_better(link, peer->link))) {
+        wf_link_in_the_way(link, "another link");
         return true;
     }
     believe(link);
@@ -674,10 +699,10 @@ bool wf_link_join(struct wf_link *link, const void *header, uint32_t bytes)
     ping(link, wf_fabric_now(f));
     if (!f->strict)
         peer->epoch = link->epoch;
-    peer->failures = 0;
-    peer->why[0] = 0;
+    peer->met = true;
     if (link->dialled_by)
-        link->dialled_by->failures = 0;
+        link->dialled_by->met = true;
+    link->quiet = !older && link->dialled_by && link->dialled_by->fleeting;
     if (older) {
         wf_stream_forget(f, peer);
         wf_fetches_lost(f, peer);
@@ -687,9 +712,8 @@ bool wf_link_join(struct wf_link *link, const void *header, uint32_t bytes)
     }
     if (older)
         wf_info("fabric", "%s has a newer link, at %s", peer->name, wf_way_shown(f, peer, link));
-    else
-        wf_fabric_say(f, "%s is there, at %s; %u domain%s in common", peer->name,
-                      wf_way_shown(f, peer, link), link->shared, link->shared == 1 ? "" : "s");
+    else if (!link->quiet)
+        there_say(link);
     if (link->ours)
         wf_ways_joined(f, peer);
     wf_sends_begin(link);

@@ -57,7 +57,8 @@ void wf_links_young(struct wf_fabric *f, uint64_t now_ns)
         if (!is_young(link))
             continue;
         if (now_ns >= until_ns)
-            wf_link_close(link, "the node there does not say who it is");
+            wf_link_close(link, link->refused ? "its name is that of another node"
+                                              : "the node there does not say who it is");
         else if (!f->young_ns || until_ns < f->young_ns)
             f->young_ns = until_ns;
     }

@@ -102,6 +102,7 @@ enum wf_fabric_kind {
     WF_FABRIC_FOUND = 24,
     WF_FABRIC_COPIES = 25, /* who else has each of these, asked of an owner of their shards */
     WF_FABRIC_COPIED = 26,
+    WF_FABRIC_REFUSED = 27, /* instead of all that would follow JOIN: the link is not wanted */
 };
 
 /* How the payload of DATA and PUT lies. */
@@ -163,6 +164,18 @@ struct wf_fabric_join {
     uint32_t count, zero;
     uint8_t proof[][32]; /* by number */
 };
+
+/* Why a link is not wanted whose other side has proved something.  Who hears it ends the link, and
+ * so does who does not know it. */
+enum wf_fabric_refusal {
+    WF_FABRIC_NAME_TAKEN = 1, /* its name is that of the node at `address` */
+};
+struct wf_fabric_refused {
+    struct wf_fabric_head head;
+    uint32_t reason, zero;
+    char address[128]; /* printable, zero-terminated, and zeros behind */
+};
+static_assert(sizeof(struct wf_fabric_refused) == 144, "wire format");
 
 enum wf_fabric_event_kind {
     WF_FABRIC_HERE = 1,

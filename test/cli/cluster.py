@@ -50,8 +50,8 @@ def until_both_see_each_other():
 
 
 def said_in_vain(*socket):
-    """How often a node said that no link to another came up."""
-    return sum(" so far, at unix:" in event.get("text", "") for event in answer("events", *socket)["events"])
+    """How often a node said that no link to one that was there comes up again."""
+    return sum("no link to right, at unix:" in event.get("text", "") for event in answer("events", *socket)["events"])
 
 
 def refused(*words):
@@ -659,6 +659,36 @@ def nodes_without_a_domain_in_common_say_so():
         check(found["nodes"]["state"] == "broken" and "fabric.secret_file" in found["nodes"]["mend"], found["nodes"])
     for node in nodes:
         stop_node(node)
+
+
+@case
+def a_name_that_is_taken_is_told_on_both_sides():
+    secret = blob("cluster.secret", 32, 5)
+    forget()
+
+    def begin(name, folder, join):
+        return start_node("64MB", place(folder + ".sock"), WEFT_FABRIC_NAME=name, WEFT_STATE_DIR=place(folder),
+                          WEFT_FABRIC_LISTEN=f"unix:{place(folder)}.net", WEFT_FABRIC_JOIN=f"unix:{place(join)}.net",
+                          WEFT_FABRIC_SECRET_FILE=secret)
+
+    def events(name):
+        return [event.get("text", "") for event in answer("events", "--socket", place(name + ".sock"))["events"]]
+
+    nodes = [begin("left", "left", "right"), begin("right", "right", "right")]  # who calls itself calls nobody
+    until("the one that has the name is there", lambda: sees("left"))
+    nodes.append(begin("right", "second", "left"))
+    second = ("--socket", place("second.sock"))
+    why = f"the name 'right' is taken by a node at 'unix:{place('right')}.net'"
+    until("who is refused knows why", lambda: answer("fabric", *second)["nodes"][0]["why"].startswith(why))
+    found = {finding["name"]: finding for finding in answer("doctor", *second, expect=1)["findings"]}
+    check(found["nodes"]["why"].startswith("left: the name 'right' is taken"), found["nodes"])
+    until("and so do those that ask the one that refuses",
+          lambda: any(text.startswith("two nodes call themselves right") for text in events("left")))
+    check(sum(text.startswith("no link to left") for text in events("second")) == 1, events("second"))
+    check(len(sees("left")) == 1, "the one that has the name has lost its link")
+    for each in nodes:
+        stop_node(each)
+    shutil.rmtree(place("second"), ignore_errors=True)
 
 
 @case

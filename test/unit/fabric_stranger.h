@@ -14,8 +14,8 @@
 struct stranger {
     struct wf_net *net;
     struct wf_net_link *link;
-    bool down;
-    uint32_t probed, agains; /* that it heard */
+    bool down, stays;                 /* stays: though it is refused */
+    uint32_t probed, agains, refused; /* that it heard */
     uint8_t their_nonce[32];
 };
 
@@ -42,11 +42,14 @@ static inline uint32_t stranger_begun(void *context, struct wf_net_link *link, c
 {
     struct stranger *s = context;
     struct wf_fabric_head head; /* a net has it where it came to lie */
-    (void)link, (void)payload_bytes, (void)out, (void)out_token;
+    (void)payload_bytes, (void)out, (void)out_token;
     assert_true(header_bytes >= sizeof head);
     memcpy(&head, header, sizeof head);
     s->probed += head.kind == WF_FABRIC_PROBED;
     s->agains += head.kind == WF_FABRIC_AGAIN;
+    s->refused += head.kind == WF_FABRIC_REFUSED;
+    if (head.kind == WF_FABRIC_REFUSED && !s->stays)
+        wf_net_sim.close(link);
     if (head.kind == WF_FABRIC_IDENT && header_bytes == sizeof(struct wf_fabric_ident))
         memcpy(s->their_nonce, (const uint8_t *)header + offsetof(struct wf_fabric_ident, nonce),
                32);

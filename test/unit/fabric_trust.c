@@ -230,6 +230,42 @@ static void who_proves_nothing_keeps_nobody_out(void **state)
     stranger_joins(&y, secrets, 2);
     stranger_waits(&y, 10);
     assert_true(y.down && !x.down);
+    assert_int_equal(y.refused, 1);
+    stranger_end(&x);
+    stranger_end(&y);
+}
+
+/* What is shown to people is text; and who is refused is heard no more, whether he goes or not. */
+static void a_refusal_is_text_and_an_end(void **state)
+{
+    (void)state;
+    struct wf_fabric_refused said = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_REFUSED},
+                                     .reason = WF_FABRIC_NAME_TAKEN};
+    uint64_t nonsense = nodes[0].fabric->nonsense;
+    for (int i = 0; i < 3; i++) {
+        static const char *const addresses[] = {"tcp:192.0.2.1:7420", "\x1b[2J", ""};
+        snprintf(said.address, sizeof said.address, "%s", addresses[i]);
+        known(&x, "z");
+        stranger_joins(&x, secrets, 2);
+        stranger_says(&x, &said, i < 2 ? sizeof said : sizeof said - 1);
+        stranger_waits(&x, 10);
+        assert_true(x.down);
+        assert_int_equal(nodes[0].fabric->nonsense, nonsense + (uint64_t)i);
+        stranger_end(&x);
+    }
+    known_under(&x, "z", 9);
+    stranger_joins(&x, secrets, 2);
+    stranger_waits(&x, 10);
+    known_under(&y, "z", 8);
+    y.stays = true;
+    stranger_joins(&y, secrets, 2);
+    stranger_waits(&y, 100);
+    assert_true(y.refused == 1 && !y.down && !x.down);
+    stranger_says(&y, "nothing that anybody knows", 26);
+    for (int i = 0; i < 15 && !y.down; i++)
+        stranger_waits(&y, 1000);
+    assert_true(y.down);
+    assert_int_equal(nodes[0].fabric->nonsense, nonsense + 2);
     stranger_end(&x);
     stranger_end(&y);
 }
@@ -283,6 +319,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(who_proves_nothing_is_there_and_no_more, begin, end),
         cmocka_unit_test_setup_teardown(who_proves_less_does_not_take_the_place, begin, end),
         cmocka_unit_test_setup_teardown(who_proves_nothing_keeps_nobody_out, begin, end),
+        cmocka_unit_test_setup_teardown(a_refusal_is_text_and_an_end, begin, end),
         cmocka_unit_test_setup_teardown(a_node_is_kept_until_the_last_link_to_it_has_gone, begin,
                                         end),
         cmocka_unit_test_setup_teardown(an_address_is_tried_again_that_proved_nothing, begin, end),
