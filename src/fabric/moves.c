@@ -100,6 +100,7 @@ struct wf_moves {
     uint64_t unsure_ns;            /* since when that is so; 0: it is not */
     uint64_t bytes[WF_KEEP_RULES]; /* found in it, by rule, */
     uint64_t full_bytes;           /* and that no lender had room for, while this node drains */
+    uint32_t took, refused;        /* moves of the round that others took, and had no room for */
     double excess;                 /* bytes beyond the share, not found yet */
     double mean;                   /* of all lenders, how full they are */
     bool draining;                 /* it is a round of that */
@@ -448,6 +449,8 @@ static void moved(struct wf_fabric_store *store, enum weft_status status)
     f->figures.move_fails += !there;
     uint32_t *fulls = &m->fulls[store->block.domain];
     *fulls += status == WEFT_FULL;
+    m->took += there;
+    m->refused += status == WEFT_FULL;
     if (*fulls >= FULLS_MAX)
         m->full_ns = wf_fabric_now(f);
     if (status == WEFT_FULL)
@@ -537,6 +540,7 @@ static bool begin(struct wf_fabric *f, const struct job *job)
     if (store->tried_count == most)
         return false;
     if (!wf_put_could(f, store)) { /* it keeps no other from being moved, and takes no time */
+        m->refused++;
         if (++m->nobody == FULLS_MAX)
             m->full_ns = wf_fabric_now(f);
         found_full(m, &job->found.block);
@@ -617,8 +621,8 @@ static void shrink(struct wf_fabric *f, double fill)
     struct wf_moves *m = f->moves;
     struct wf_lent_stats lent;
     wf_lent_stats(f->lent, &lent);
-    if (lent.used_bytes <= lent.bytes || is_draining(f) || m->full_ns ||
-        fill <= m->mean + SHARE_SLACK)
+    bool nobody = m->full_ns || (m->refused && !m->took);
+    if (lent.used_bytes <= lent.bytes || is_draining(f) || nobody || fill <= m->mean + SHARE_SLACK)
         wf_allot_resize(f, lent.bytes);
 }
 
@@ -651,7 +655,7 @@ static void round_begin(struct wf_fabric *f, uint64_t now_ns)
     m->since_ns = now_ns;
     m->full_ns = 0;
     memset(m->fulls, 0, sizeof m->fulls);
-    m->nobody = 0;
+    m->nobody = m->took = m->refused = 0;
     m->stood = m->changes == changes_of(f) ? m->stood + 1 : 0;
     m->changes = changes_of(f);
     m->unsure = false;
