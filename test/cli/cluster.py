@@ -676,19 +676,19 @@ def a_name_that_is_taken_is_told_on_both_sides():
 
     nodes = [begin("left", "left", "right"), begin("right", "right", "right")]  # who calls itself calls nobody
     until("the one that has the name is there", lambda: sees("left"))
-    nodes.append(begin("right", "second", "left"))
-    second = ("--socket", place("second.sock"))
+    nodes.append(begin("right", "namesake", "left"))
+    second = ("--socket", place("namesake.sock"))
     why = f"the name 'right' is taken by a node at 'unix:{place('right')}.net'"
     until("who is refused knows why", lambda: answer("fabric", *second)["nodes"][0]["why"].startswith(why))
     found = {finding["name"]: finding for finding in answer("doctor", *second, expect=1)["findings"]}
     check(found["nodes"]["why"].startswith("left: the name 'right' is taken"), found["nodes"])
     until("and so do those that ask the one that refuses",
           lambda: any(text.startswith("two nodes call themselves right") for text in events("left")))
-    check(sum(text.startswith("no link to left") for text in events("second")) == 1, events("second"))
+    check(sum(text.startswith("no link to left") for text in events("namesake")) == 1, events("namesake"))
     check(len(sees("left")) == 1, "the one that has the name has lost its link")
     for each in nodes:
         stop_node(each)
-    shutil.rmtree(place("second"), ignore_errors=True)
+    shutil.rmtree(place("namesake"), ignore_errors=True)
 
 
 @case
