@@ -157,8 +157,9 @@ uint64_t wf_lower_archive_room(const struct wf_lower *lower)
     return capacity > stays ? (uint64_t)((double)(capacity - stays) / lower->expansion) : 0;
 }
 
-/* Does it extend the block that somebody asked to go down?  Its own chain makes no room for that:
- * from the end on it would leave DRAM, and then the tier, until all of it had gone. */
+/* Does it extend the block that somebody asked to go down?  Its own chain makes no room for that,
+ * but by going further down: from the end on it would leave DRAM, and then the tier, until all of
+ * it had gone. */
 static bool extends_asked(struct wf_below *below, uint32_t entry)
 {
     const struct wf_domain *domain = below->asked_of;
@@ -194,7 +195,7 @@ static bool let_go(struct wf_lower *lower, const struct wish *wish)
     uint32_t entry = victim_of(lower, wish);
     if (entry == WF_DIRECTORY_NONE)
         entry = wf_archive_spare(lower);
-    if (entry == WF_DIRECTORY_NONE || extends_asked(below, entry))
+    if (entry == WF_DIRECTORY_NONE)
         return false;
     wf_directory_read(below->directory, entry, &block);
     /* Blocks of DRAM would push out each other, and in the end the ends of chains their beginnings.
@@ -206,6 +207,8 @@ static bool let_go(struct wf_lower *lower, const struct wish *wish)
     struct wf_lower *next = last ? next_of(lower, &block) : NULL;
     if (next)
         return wf_move_down(lower, next, entry);
+    if (extends_asked(below, entry))
+        return false;
     if (last && wf_below_opening(below)) /* who knows what can be moved where in a moment */
         return false;
     struct wf_block_move move = {.what = "let_go",

@@ -30,13 +30,14 @@ static uint32_t step_down(struct wf_domain *domain, const uint8_t tip[32], uint6
     struct wf_store *store = &domain->store;
     struct wf_below *below = domain->node->below;
     uint32_t slot = end_in_dram(domain, tip), writing = 0;
-    bool leaf = true;
-    below->asked_full = false;
+    bool leaf = true, full = false;
     while (slot != WF_SLOT_NONE) {
         uint32_t parent = atomic_load_explicit(&store->index.desc[slot].parent,
                                                memory_order_relaxed);
-        bool stays = store->slots[slot].holds || below->asked_full;
+        bool stays = store->slots[slot].holds || full;
+        below->asked_full = false;
         enum wf_leave leave = stays ? WF_LEAVE_NOT : wf_demote_asked(domain, slot);
+        full |= leave == WF_LEAVE_NOT && below->asked_full;
         leaf = leaf && leave == WF_LEAVE_NOW && wf_store_evict(store, slot, WF_EVICT_DEMOTED);
         *left += !leaf;
         writing += leave == WF_LEAVE_LATER;
