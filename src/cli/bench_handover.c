@@ -66,8 +66,8 @@ static bool rate_set(const struct bench *b)
                      (char *)"latency",
                      (char *)"20ms",
                      NULL};
-    return wf_bench_net_exec(b->bed.spaces[0], words, NULL, 0) == 0 &&
-           wf_bench_net_exec(b->bed.spaces[1], words, NULL, 0) == 0;
+    return wf_bench_net_exec(&b->bed, 0, words, NULL, 0) == 0 &&
+           wf_bench_net_exec(&b->bed, 1, words, NULL, 0) == 0;
 }
 
 static int seat_open(struct cli *cli, struct bench *b, int number)

@@ -47,12 +47,15 @@ struct bench_net_job {
 void wf_bench_net_run(const struct bench_net_bed *bed, const struct bench_net_job *job,
                       struct bench_net_figures *out);
 
-/* Run a program in a namespace; what it prints to `out` (NULL: nowhere), its exit status or -1. */
-int wf_bench_net_exec(int space, char *const *arguments, char *out, size_t out_bytes);
+/* Run a program on host 0 or 1 of the bed; what it prints to `out` (NULL: nowhere), its exit status
+ * or -1. */
+int wf_bench_net_exec(const struct bench_net_bed *bed, int host, char *const *arguments, char *out,
+                      size_t out_bytes);
 /* The same without waiting; its process. */
-pid_t wf_bench_net_begin(int space, char *const *arguments);
+pid_t wf_bench_net_begin(const struct bench_net_bed *bed, int host, char *const *arguments);
 void wf_bench_net_end(pid_t pid);
-void wf_bench_net_enter(int space);
+/* This process is on that host from now on: its network, and its half of the CPUs. */
+void wf_bench_net_enter(const struct bench_net_bed *bed, int host);
 
 /* UCX beside ucx_perftest (bench_net_ucx.c): medians over the rounds, GB/s. */
 struct bench_net_ucx {

@@ -264,7 +264,7 @@ static void responder(const struct bench_net_bed *bed, const struct bench_net_jo
 {
     struct side side = {.job = job};
     char listen[WF_NET_ADDRESS_MAX] = "";
-    wf_bench_net_enter(bed->spaces[1]);
+    wf_bench_net_enter(bed, 1);
     snprintf(listen, sizeof listen, "%s:%s:0", job->scheme, bed->addresses[1]);
     if (side_begin(&side, listen, true))
         snprintf(listen, sizeof listen, "%s", job->ops->address(side.net));
@@ -325,7 +325,7 @@ static void requester(const struct bench_net_bed *bed, const struct bench_net_jo
     struct wf_net_stats stats;
     double until_s = wf_cli_now_s() + PATIENCE_S;
     side.job = job;
-    wf_bench_net_enter(bed->spaces[0]);
+    wf_bench_net_enter(bed, 0);
     if (!side_begin(&side, NULL, true) ||
         job->ops->connect(side.net, to, NULL, &side.link) != WEFT_OK)
         fails(&side, wf_last_error());

@@ -93,10 +93,10 @@ static double perftest(const struct bench_net_bed *bed, const struct bench_net_j
                    (char *)"-f",
                    errors ? (char *)"-e" : NULL,
                    NULL};
-    pid_t server = wf_bench_net_begin(bed->spaces[1], serve);
+    pid_t server = wf_bench_net_begin(bed, 1, serve);
     for (int tries = 0; tries < 20 && isnan(found); tries++) {
         usleep(100000); /* until it listens */
-        if (wf_bench_net_exec(bed->spaces[0], ask, answer, sizeof answer) == 0)
+        if (wf_bench_net_exec(bed, 0, ask, answer, sizeof answer) == 0)
             found = parse(answer);
     }
     wf_bench_net_end(server);

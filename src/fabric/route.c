@@ -41,6 +41,7 @@ struct wf_routes {
     struct wf_route *of[WF_FABRIC_DOMAINS_MAX]; /* a domain that asked */
     /* Of one answer: */
     struct wf_fabric *fabric; /* NULL: this node is alone */
+    enum wf_routes_why own;   /* why this node does not serve, where it does not */
     uint32_t domain;
     const uint8_t (*keys)[32];
     uint32_t blocks[WF_PLACES_USED];
@@ -246,9 +247,8 @@ static void candidates_named(struct wf_routes *r, struct wf_route *route,
         const struct wf_routes_candidate *c = &q->candidates[i];
         uint16_t seat = seat_find(r, c->name);
         enum wf_routes_why why = seat == NO_SEAT ? WF_ROUTES_UNKNOWN
-                                 : seat == SELF
-                                     ? (q->closed ? WF_ROUTES_DRAINING : WF_ROUTES_SERVES)
-                                     : r->seats[seat].why;
+                                 : seat == SELF  ? r->own
+                                                 : r->seats[seat].why;
         for (uint32_t k = 0; k < i && seat != NO_SEAT; k++)
             if (r->seat_of[k] == seat)
                 why = WF_ROUTES_NOT_ASKED; /* it was named before */
@@ -277,7 +277,7 @@ static void candidates_all(struct wf_routes *r, const struct wf_routes_question 
                            struct wf_routes_answer *a)
 {
     uint32_t n = r->there_count;
-    (void)node_add(r, a, SELF, r->name, q->closed ? WF_ROUTES_DRAINING : WF_ROUTES_SERVES);
+    (void)node_add(r, a, SELF, r->name, r->own);
     a->count++;
     for (int pass = 0; pass < 2; pass++) {
         uint32_t first = pass && n ? (uint32_t)(q->request.id * 0x9e3779b97f4a7c15u >> 33) % n : 0;
@@ -418,7 +418,9 @@ static enum weft_status ask(struct wf_routes *r, struct wf_fabric *f, uint64_t n
         return status;
     uint32_t stride = q->stride ? q->stride : 1;
     double now_s = (double)now_ns * 1e-9;
+    bool drains = f && atomic_load_explicit(&f->draining, memory_order_relaxed);
     r->fabric = f;
+    r->own = q->closed || drains ? WF_ROUTES_DRAINING : WF_ROUTES_SERVES;
     r->domain = q->domain;
     r->keys = q->keys;
     if (f) {

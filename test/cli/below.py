@@ -289,6 +289,27 @@ def a_chain_larger_than_its_tier_loses_nothing():
 
 
 @case
+def a_chain_larger_than_its_tier_goes_down_two():
+    """Its own blocks move further down for it: all of it leaves DRAM, and none of it is lost."""
+    socket, tiers = os.path.join(FOLDER, "two.sock"), [os.path.join(FOLDER, name) for name in ("two.first", "two.second")]
+    node = start_node("128MB", socket, [f"nvme:{tiers[0]}:64MB", f"nvme:{tiers[1]}:256MB"])
+    chain = ("--key", "two", "--block-bytes", "1MiB", "--blocks", "90", "--socket", socket)
+    whole, back = blob("two", 90 << 20), os.path.join(FOLDER, "two.back")
+    try:
+        tiers_open(socket)
+        weft("put", *chain[:4], whole, *chain[6:])
+        done = answer("demote", *chain, "--wait", "30", timeout=60)
+        check((done["present"], done["in_dram"]) == (90, 0), done)
+        check(not answer("events", "--what", "let_go", "--socket", socket)["events"], "some of it was let go")
+        weft("get", *chain, "--output", back, timeout=60)
+        check(read(back) == read(whole), "other bytes came back")
+    finally:
+        stop_node(node)
+        for tier in tiers:
+            os.unlink(tier)
+
+
+@case
 def a_prefetch_waits_for_room_that_is_made():
     """What is cold and on no tier yet is written below for it, within the time that was given."""
     socket = os.path.join(FOLDER, "rest.sock")

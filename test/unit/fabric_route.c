@@ -307,6 +307,16 @@ static void who_cannot_serve_says_why(void **state)
     assert_int_equal(answer.terms[1].why, WF_ROUTES_CLOSED);
     assert_int_equal(answer.terms[2].why, WF_ROUTES_NOT_ASKED);
     assert_int_equal(answer.terms[3].why, WF_ROUTES_UNKNOWN);
+    wf_fabric_drain(nodes[0].fabric, true);
+    pass(2000);
+    for (int asked = 0; asked < 3; asked += 2) { /* itself says of itself what others do */
+        route(asked, &q);
+        assert_int_equal(term_of(0)->why, WF_ROUTES_DRAINING);
+    }
+    wf_fabric_drain(nodes[0].fabric, false);
+    pass(2000);
+    route(0, &q);
+    assert_string_equal(chosen()->name, "a0");
     wf_net_sim_kill(world, "a0", true);
     wf_fabric_destroy(nodes[0].fabric, 0);
     nodes[0].fabric = NULL;
