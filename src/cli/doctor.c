@@ -164,7 +164,8 @@ static void cluster_check(struct doctor *doctor)
         return;
     }
     if (!away) {
-        wf_doctor_add(doctor, "nodes", DOCTOR_OK, "%zu others, none of them away", count);
+        wf_doctor_add(doctor, "nodes", DOCTOR_OK, "%zu other%s, none away", count,
+                      count == 1 ? "" : "s");
         return;
     }
     finding = wf_doctor_add(doctor, "nodes", DOCTOR_BROKEN, "%zu of %zu others can not be reached",

@@ -56,6 +56,8 @@ static const struct {
     {"missing", "the tier that had it does not have it any more", "weft ls tiers"},
     {"lender", "the node that lent the memory it was in went, or let it go for room of its own",
      "weft events --what fabric says which; fabric.copies of 2 keeps it twice"},
+    {"node", "only a node that went had it",
+     "weft events --what fabric says which; what is on its tiers is found again when it is back"},
 };
 
 /* Why it was not written below when it left DRAM. */
@@ -439,6 +441,7 @@ static void move_print(const json_t *event)
         {"missing", "missing", "not on %s any more"},
         {"missing", "lender",
          "not on %s any more: the node that lent the memory went or let it go"},
+        {"missing", "node", "not on %s any more: the node that had it went"},
         {"load_failed", "corrupt", "not read back: its copy on %s is corrupt"},
         {"load_failed", "missing", "not read back: %s does not have it any more"},
         {"load_failed", "timeout", "not read back: %s took too long"},

@@ -404,6 +404,16 @@ static int share_read(struct cli *cli, const char *text, uint64_t *out)
                        text, cli->words[2]);
 }
 
+static int bound_read(struct cli *cli, enum weft_limit what, bool all, uint64_t *out)
+{
+    const char *text = cli->words[3];
+    if (what == WEFT_LIMIT_SHARE)
+        return share_read(cli, text, out);
+    *out = WEFT_LIMIT_AS_ALL;
+    bool one = what == WEFT_LIMIT_LINK && !all;
+    return one && strcmp(text, "default") == 0 ? CLI_OK : size_read(cli, text, out);
+}
+
 static int limit(struct cli *cli)
 {
     static const char *const kinds[] = {"link", "domain", "share"};
@@ -421,17 +431,21 @@ static int limit(struct cli *cli)
     if (what > WEFT_LIMIT_SHARE)
         return wf_cli_fail(cli, CLI_USAGE, "'%.40s' is none of link, domain and share",
                            cli->words[1]);
-    int code = what == WEFT_LIMIT_SHARE ? share_read(cli, cli->words[3], &value)
-                                        : size_read(cli, cli->words[3], &value);
+    bool all = what == WEFT_LIMIT_LINK && strcmp(cli->words[2], "all") == 0;
+    int code = bound_read(cli, what, all, &value);
     if (code == CLI_OK)
         code = wf_cli_connect(cli);
     if (code != CLI_OK)
         return code;
-    bool all = what == WEFT_LIMIT_LINK && strcmp(cli->words[2], "all") == 0;
-    const char *to = all ? "to each node" : what == WEFT_LIMIT_LINK ? "to it" : "of it";
+    const char *to = all                       ? "to each node without a bound of its own"
+                     : what == WEFT_LIMIT_LINK ? "to it"
+                                               : "of it";
     if (what == WEFT_LIMIT_SHARE)
         snprintf(sentence, sizeof sentence, "the share of %.63s is %.40s from now on",
                  cli->words[2], cli->words[3]);
+    else if (value == WEFT_LIMIT_AS_ALL)
+        snprintf(sentence, sizeof sentence,
+                 "%.63s: what is sent to it has the bound of all from now on", cli->words[2]);
     else if (value)
         snprintf(sentence, sizeof sentence, "%.63s: %s a second at most is sent %s from now on",
                  cli->words[2], wf_cli_size(value, size, sizeof size), to);
@@ -538,7 +552,8 @@ const struct cli_command wf_cmd_fabric = {
         "there is have it by their shares (domains: fabric_share), what nobody waits for, as "
         "prefetches and blocks that go to memory of others, has a sixteenth of what somebody "
         "waits for, and limit sets bounds in bytes a second: of what goes to a node, or of a "
-        "domain to all of them.  What limit says is forgotten when the node starts anew "
+        "domain to all of them.  A node's own bound goes before that of all (0: it has none), "
+        "until it is 'default'.  What limit says is forgotten when the node starts anew "
         "(fabric.link_max, fabric.links, fabric_max).  --json has in sent what went, in bytes_s "
         "how much in the last second, in waits and wait_us how many blocks waited in line and "
         "how long all of them together, and in late how many could not go in time.\n\n"

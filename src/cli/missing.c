@@ -69,6 +69,13 @@ static json_t *on_tier(struct cli *cli, const char *hex, uint64_t block)
     return out;
 }
 
+static const char *reason_say(const char *reason)
+{
+    return strcmp(reason, "lender") == 0 ? "who lent the memory went, or let it go"
+           : strcmp(reason, "node") == 0 ? "the node that had it went"
+                                         : reason;
+}
+
 /* It was there, and could not be read: the newest event says so. */
 static json_t *not_read(struct cli *cli, const char *hex, uint64_t block, int64_t since_ms)
 {
@@ -100,10 +107,7 @@ static json_t *not_read(struct cli *cli, const char *hex, uint64_t block, int64_
             snprintf(
                 text, sizeof text,
                 "block %llu could not be read from tier %s: %s; weft explain %.16s has its story",
-                (unsigned long long)block, word(event, "tier"),
-                strcmp(word(event, "reason"), "lender") == 0
-                    ? "who lent the memory went, or let it go"
-                    : word(event, "reason"),
+                (unsigned long long)block, word(event, "tier"), reason_say(word(event, "reason")),
                 hex);
         out = missing_make(block, word(event, "reason"), word(event, "tier"), text);
     }

@@ -127,14 +127,14 @@ static void dropped(void *context, const struct wf_directory_dropped *block)
         wf_below_orphan_keep(lower, &aside);
         return;
     }
-    struct wf_block_move move = {.what = "let_go",
-                                 .reason = below->dropping,
+    bool peers = lower->config->peers, waits = peers && wf_others_keep(lower, block);
+    bool went = peers && !waits && below->node_went;
+    struct wf_block_move move = {.what = went ? "missing" : "let_go",
+                                 .reason = went ? "node" : below->dropping,
                                  .tier = lower->config->name,
                                  .bytes = block->bytes};
     wf_telemetry_moved(domain, block->key, &move);
-    if (lower->config->peers)
-        wf_others_keep(lower, block);
-    else
+    if (!peers)
         wf_lower_remove(lower, block->key);
 }
 

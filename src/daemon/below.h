@@ -131,6 +131,7 @@ struct wf_below {
     struct wf_directory *directory;
     /* For events: why blocks are written, and dropped, at this moment. */
     const char *writing, *dropping;
+    bool node_went;                   /* and only it had what is dropped */
     const struct wf_domain *asked_of; /* NULL, or somebody asked for a block of it to go down, */
     uint32_t asked;                   /* which is in this slot, */
     bool asked_full;                  /* and there is no room but that of its own chain */
@@ -378,9 +379,9 @@ void wf_others_destroy(struct wf_lower *lower);
 /* What came and what went there; wf_mover_options. */
 void wf_others_found(void *lower, const struct wf_tier_block *blocks, uint32_t count);
 void wf_others_gone(void *lower, const struct wf_tier_block *blocks, uint32_t count);
-/* The directory let go of one that another node has still, for want of what it extends: it waits.
- */
-void wf_others_keep(struct wf_lower *lower, const struct wf_directory_dropped *block);
+/* The directory let go of one for want of what it extends: it waits, when another node has it;
+ * else false. */
+bool wf_others_keep(struct wf_lower *lower, const struct wf_directory_dropped *block);
 /* The tier failed: all of it will be told again. */
 void wf_others_lost(struct wf_lower *lower);
 void wf_others_tick(struct wf_below *below);

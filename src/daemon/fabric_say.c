@@ -314,11 +314,14 @@ static enum weft_status forget_elsewhere(const struct wf_domain *domain, const u
 static void limit_tell(struct wf_node *node, const struct wf_fabric_say_message *request)
 {
     bool link = request->limit == WEFT_LIMIT_LINK;
-    const char *name = link && !request->name[0] ? "each node" : request->name;
+    const char *name = link && !request->name[0] ? "each node without a bound of its own"
+                                                 : request->name;
     char sentence[192], size[16];
     if (request->limit == WEFT_LIMIT_SHARE)
         snprintf(sentence, sizeof sentence, "the share of %.63s is %llu from now on", name,
                  (unsigned long long)request->bytes);
+    else if (request->bytes == WEFT_LIMIT_AS_ALL)
+        snprintf(sentence, sizeof sentence, "%.63s has no bound of its own any more", name);
     else if (request->bytes)
         snprintf(sentence, sizeof sentence, "%s a second at most %s %.63s from now on",
                  wf_size_format(request->bytes, size, sizeof size),
@@ -333,6 +336,9 @@ static void limit_tell(struct wf_node *node, const struct wf_fabric_say_message 
 static enum weft_status limit(struct wf_node *node, const struct wf_fabric_say_message *request)
 {
     uint32_t domain = 0;
+    if (request->bytes == WEFT_LIMIT_AS_ALL &&
+        (request->limit != WEFT_LIMIT_LINK || !request->name[0]))
+        return wf_fail(WEFT_E_INVALID, "only a node has the bound of all; give 0 for no bound");
     if (request->limit == WEFT_LIMIT_LINK)
         return wf_fabric_limit(node->fabric, WF_FABRIC_LIMIT_LINK, request->name, 0,
                                request->bytes);

@@ -106,7 +106,7 @@ static bool is_elsewhere(const struct wf_node *node, uint32_t domain, const uint
            *out_best <= wf_domain_quality(node->domains[domain].config);
 }
 
-void wf_others_keep(struct wf_lower *lower, const struct wf_directory_dropped *dropped)
+bool wf_others_keep(struct wf_lower *lower, const struct wf_directory_dropped *dropped)
 {
     const struct wf_node *node = lower->below->node;
     enum weft_quality best;
@@ -114,13 +114,14 @@ void wf_others_keep(struct wf_lower *lower, const struct wf_directory_dropped *d
                                   .part_bytes = wf_below_part_bytes(dropped->bytes),
                                   .depth = dropped->depth};
     if (!node->fabric || !is_elsewhere(node, dropped->domain, dropped->key, &best))
-        return;
+        return false;
     block.plain_quality = best;
     memcpy(block.key, dropped->key, 32);
     if (dropped->parent)
         memcpy(block.parent, dropped->parent, 32);
     memcpy(block.format, node->domains[dropped->domain].tag, 32);
     wait(lower->others, &block);
+    return true;
 }
 
 /* What is there is so exact now. */
@@ -224,6 +225,17 @@ static void try_again(struct wf_lower *lower)
     }
 }
 
+/* Only a node that went had it. */
+static void went_with_node(struct wf_lower *lower, const struct wf_directory_block *block)
+{
+    struct wf_block_move lost = {.what = "missing",
+                                 .reason = "node",
+                                 .tier = lower->config->name,
+                                 .bytes = block->bytes};
+    if (!block->in_dram && block->tiers == 1u << lower->number)
+        wf_telemetry_moved(&lower->below->node->domains[block->domain], block->key, &lost);
+}
+
 /* Another node went, and what only it had is nowhere now: it need not say so. */
 static void sweep(struct wf_lower *lower)
 {
@@ -248,7 +260,10 @@ static void sweep(struct wf_lower *lower)
                 is_now(lower, entry, best);
             continue;
         }
+        went_with_node(lower, &block);
+        below->node_went = true;
         wf_directory_lose(below->directory, entry, lower->number);
+        below->node_went = false;
         lower->lost++;
     }
 }

@@ -55,6 +55,7 @@ struct wf_fabric_link_limit {
     char name[WF_MEMBER_NAME_MAX + 1];
     uint64_t bytes_s; /* 0: no bound */
 };
+#define WF_FABRIC_LIMIT_AS_ALL UINT64_MAX /* a node has none of its own any more */
 enum wf_fabric_limit {
     WF_FABRIC_LIMIT_LINK = 1,   /* bytes a second to a node; "": to each that has none of its own */
     WF_FABRIC_LIMIT_DOMAIN = 2, /* bytes a second of a domain, on all links together */

@@ -395,6 +395,11 @@ static bool link_limit(struct wf_send_limits *limits, const char *name, uint64_t
     }
     while (i < limits->link_count && strcmp(limits->links[i].name, name) != 0)
         i++;
+    if (bytes_s == WF_FABRIC_LIMIT_AS_ALL) {
+        if (i < limits->link_count)
+            limits->links[i] = limits->links[--limits->link_count];
+        return true;
+    }
     if (i == WF_FABRIC_LINKS_NAMED)
         return false;
     snprintf(limits->links[i].name, sizeof limits->links[i].name, "%s", name);

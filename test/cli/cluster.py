@@ -146,6 +146,14 @@ def two_nodes_are_one_memory():
                   "this node lends 16 MiB from now on", "64 MiB a second at most is sent to left from now on",
                   "what is sent of default has no bound from now on", "the share of default is 3 from now on"):
         check(words in told, words, told)
+    weft("fabric", "limit", "link", "left", "0", *right)
+    said = weft("fabric", "limit", "link", "all", "16MB", *right).stdout.decode()
+    check("to each node without a bound of its own" in said, said)
+    check(answer("fabric", "limit", *right)["limits"][-1]["max_bytes_s"] == 0, "its own goes before that of all")
+    weft("fabric", "limit", "link", "left", "default", *right)
+    until("it has that of all", lambda: answer("fabric", *right)["nodes"][0]["max_bytes_s"] == 16 << 20)
+    weft("fabric", "limit", "link", "all", "0", *right)
+    check("no size" in refused("fabric", "limit", "link", "all", "default", *right), "all have the bound of all")
     check("no domain is called" in refused("fabric", "limit", "domain", "nobody", "1MB", *right), "bounds nobody")
     check("1 to 1000000" in refused("fabric", "limit", "share", "default", "0", *right), "a share of nothing")
     check("none of link" in refused("fabric", "limit", "cable", "left", "1MB", *right), "bounds a cable")
@@ -298,6 +306,29 @@ def what_went_with_a_lender_is_explained():
     said = weft("explain", key, *left).stdout.decode()
     check(said.startswith(key + " is not there any more\n") and "the node that lent the memory went" in said, said)
     check("fabric.copies" in weft("explain", *left).stdout.decode(), "nor in the sum")
+    stop_node(nodes[0])
+
+
+@case
+def what_only_a_node_that_went_had_is_explained():
+    secret, data = blob("cluster.secret", 32, 5), blob("went.data", 4 << 20, 17)
+    os.chmod(secret, 0o600)
+    forget()
+    nodes = [start("left", secret), start("right", secret)]
+    left, right = (("--socket", place(name + ".sock")) for name in NAMES)
+    until_both_see_each_other()
+    chain = ("--key", "went", "--block-bytes", "1MiB")
+    put = answer("put", *chain, data, *right)
+    until("it is known", lambda: answer("match", *chain, "--blocks", "4", *left, expect=None)["present"] == 4)
+    nodes[1].kill()
+    nodes[1].wait(60)
+    for key in put["first_key"], put["last_key"]:
+        until("it is told", lambda: ("missing", "node") in [(event["what"], event.get("reason"))
+                                                            for event in answer("explain", key, *left)["events"]])
+        said = weft("explain", key, *left).stdout.decode()
+        check(said.startswith(key + " is not there any more\n") and "the node that had it went" in said, said)
+    said = weft("explain", *left).stdout.decode()
+    check("only a node that went had it" in said and "parent" not in said, said)
     stop_node(nodes[0])
 
 
