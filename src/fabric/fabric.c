@@ -329,11 +329,10 @@ static enum weft_status events_watch(struct wf_fabric *f)
 static enum weft_status member_open(struct wf_fabric *f)
 {
     const struct wf_fabric_options *o = &f->options;
-    char addresses[WF_MEMBER_ADDRESSES_MAX];
-    wf_nets_address(f, addresses, sizeof addresses);
+    wf_nets_address(f, f->addresses, sizeof f->addresses);
     if (o->advertise)
-        snprintf(addresses, sizeof addresses, "%s", o->advertise);
-    for (char *at = addresses; *at; at++)
+        snprintf(f->addresses, sizeof f->addresses, "%s", o->advertise);
+    for (char *at = f->addresses; *at; at++)
         *at = *at == ',' ? ' ' : *at;
     f->member_ops = o->member ? o->member : wf_member_by_registry(o->registry);
     if (!f->member_ops)
@@ -345,7 +344,7 @@ static enum weft_status member_open(struct wf_fabric *f)
     const struct wf_member_options options = {
         .registry = o->registry,
         .name = f->name,
-        .addresses = addresses,
+        .addresses = f->addresses,
         .details = "{}",
         .lease_ms = o->lease_ms,
         .user = o->user,

@@ -191,6 +191,7 @@ struct wf_link {
     uint64_t since_ns;
     char why[256]; /* closing: for what reason */
     char certified[WF_NET_NAME_MAX];
+    char at[WF_NET_ADDRESS_MAX]; /* not ours: where it can be called, by what it says; "" */
     uint8_t nonce[32], their_nonce[32];
     struct wf_fabric_ident said;     /* KNOWN: of itself, which is believed once it is proved */
     uint64_t epoch;                  /* that it spoke under last */
@@ -313,6 +314,7 @@ struct wf_fabric {
     struct wf_trial trial;
     struct wf_fabric_options options;
     char name[WF_MEMBER_NAME_MAX + 1], locality[WF_LOCALITY_MAX + 1];
+    char addresses[WF_MEMBER_ADDRESSES_MAX];      /* where others call it, divided by spaces */
     double assumed_rate[WF_LOCALITY_UNKNOWN + 1]; /* bytes a second, by distance: links.c */
     struct wf_fabric_domain domains[WF_FABRIC_DOMAINS_MAX];
     uint32_t domain_count;
@@ -465,6 +467,9 @@ void wf_ways_joined(struct wf_fabric *f, struct wf_peer_node *peer);
  * whoever began the link. */
 const char *wf_way_shown(const struct wf_fabric *f, const struct wf_peer_node *peer,
                          const struct wf_link *link);
+/* For IDENT: at which port this node can be called as over that link, and what the other said. */
+uint16_t wf_way_port(const struct wf_link *link);
+void wf_way_said(struct wf_link *link, uint16_t port);
 void wf_ways_tick(struct wf_fabric *f, uint64_t now_ns);
 /* IDENT was heard on a link that is on trial. */
 void wf_way_known(struct wf_link *link, const struct wf_fabric_ident *ident);

@@ -326,8 +326,9 @@ static bool say_ident(struct wf_link *link)
     struct wf_fabric_ident ident = {
         .head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_IDENT},
         .version = WF_FABRIC_VERSION,
-        .flags = (link->trial ? WF_FABRIC_TRIAL : 0) | (wf_parts_on(f) ? WF_FABRIC_PARTS : 0) |
-                 WF_FABRIC_COUNTS,
+        .flags = (uint16_t)((link->trial ? WF_FABRIC_TRIAL : 0) |
+                            (wf_parts_on(f) ? WF_FABRIC_PARTS : 0) | WF_FABRIC_COUNTS),
+        .port = wf_way_port(link),
         .epoch = f->standing.epoch,
     };
     memcpy(ident.nonce, link->nonce, sizeof ident.nonce);
@@ -605,6 +606,7 @@ bool wf_link_ident(struct wf_link *link, const void *header, uint32_t bytes)
     answered(link, false);
     link->epoch = ident->epoch;
     link->said = *ident;
+    wf_way_said(link, ident->port);
     memcpy(link->their_nonce, ident->nonce, 32);
     link->state = WF_LINK_KNOWN;
     if (ident->flags & WF_FABRIC_PARTS)

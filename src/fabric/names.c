@@ -39,9 +39,11 @@ static void twin_say(const struct wf_link *link)
     peer->twin_said = true;
     f->twin_ns = now_ns + SAY_NS;
     wf_fabric_say(f,
-                  "two nodes call themselves %s: the one at %.70s has the name, and one that calls "
-                  "from %.70s is refused; give it another fabric.name",
-                  peer->name, wf_way_shown(f, peer, peer->link), link->ops->peer(link->net));
+                  "two nodes call themselves %s: the one at %.70s has the name, and %s %.70s is "
+                  "refused; give it another fabric.name",
+                  peer->name, wf_way_shown(f, peer, peer->link),
+                  link->at[0] ? "the one at" : "one that calls from",
+                  link->at[0] ? link->at : link->ops->peer(link->net));
 }
 
 static void refuse(struct wf_link *link)

@@ -19,6 +19,7 @@
  */
 #include <assert.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -67,6 +68,8 @@ const char *wf_way_shown(const struct wf_fabric *f, const struct wf_peer_node *p
     const char *there = link->ops->peer(link->net), *best = there;
     const struct wf_peer_node *of = listed(f, peer);
     uint32_t most = 0;
+    if (link->at[0])
+        return link->at;
     /* Who began the link came from a port that nobody can call. */
     for (uint32_t i = 0; i < of->way_count && !link->ours; i++) {
         uint32_t like = likeness(of->ways[i].address, there);
@@ -74,6 +77,37 @@ const char *wf_way_shown(const struct wf_fabric *f, const struct wf_peer_node *p
         most = like > most ? like : most;
     }
     return best;
+}
+
+/* Of "tcp:host:port"; 0: it has none. */
+static uint16_t port_of(const char *address, size_t length)
+{
+    const char *at = memrchr(address, ':', length);
+    char *end;
+    if (!at || strncmp(address, "unix:", 5) == 0)
+        return 0;
+    unsigned long port = strtoul(at + 1, &end, 10);
+    return end == address + length && port <= UINT16_MAX ? (uint16_t)port : 0;
+}
+
+uint16_t wf_way_port(const struct wf_link *link)
+{
+    const char *there = link->ops->peer(link->net);
+    size_t kind = strcspn(there, ":") + 1;
+    for (const char *at = link->fabric->addresses; *at;) {
+        size_t length = strcspn(at, " ");
+        if (strncmp(at, there, kind) == 0)
+            return port_of(at, length);
+        at += length + strspn(at + length, " ");
+    }
+    return 0;
+}
+
+void wf_way_said(struct wf_link *link, uint16_t port)
+{
+    const char *there = link->ops->peer(link->net), *end = strrchr(there, ':');
+    if (!link->ours && port && end && port_of(there, strlen(there)))
+        snprintf(link->at, sizeof link->at, "%.*s:%u", (int)(end - there), there, port);
 }
 
 /* ---------------------------------------------------------------------------------- the choice */

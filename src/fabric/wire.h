@@ -128,8 +128,10 @@ static_assert(sizeof(struct wf_fabric_head) == 8, "wire format");
  * forgotten then. */
 struct wf_fabric_ident {
     struct wf_fabric_head head;
-    uint32_t version, flags; /* flags, as below */
-    uint64_t epoch;          /* of its lease */
+    uint32_t version;
+    uint16_t flags; /* as below */
+    uint16_t port;  /* where it can be called as over this link; 0: not known, or there is none */
+    uint64_t epoch; /* of its lease */
     uint8_t nonce[32];
     char name[64]; /* zero-terminated, and zeros behind */
     /* Where it stands (core/locality.h), likewise; what is no path of that kind says nothing. */

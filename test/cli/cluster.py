@@ -724,6 +724,35 @@ def a_name_that_is_taken_is_told_on_both_sides():
 
 
 @case
+def a_node_is_shown_where_it_can_be_called():
+    """Not at the port that it called from; nor, with its name, where another of that name was."""
+    secret, ports = blob("cluster.secret", 32, 5), [free_port() for _ in range(3)]
+    forget()
+
+    def begin(name, folder, number, join):
+        return start_node("64MB", place(folder + ".sock"), WEFT_FABRIC_NAME=name, WEFT_STATE_DIR=place(folder),
+                          WEFT_FABRIC_LISTEN=f"tcp:127.0.0.1:{ports[number]}",
+                          WEFT_FABRIC_JOIN=f"tcp:127.0.0.1:{ports[join]}", WEFT_FABRIC_SECRET_FILE=secret)
+
+    def events(name):
+        return [event.get("text", "") for event in answer("events", "--socket", place(name + ".sock"))["events"]]
+
+    nodes = [begin("left", "left", 0, 0), begin("right", "right", 1, 0)]
+    until("it is there", lambda: sees("left"))
+    check(sees("left")[0]["address"] == f"tcp:127.0.0.1:{ports[1]}", sees("left"))
+    nodes.append(begin("right", "namesake", 2, 0))
+    until("one of both is told where the other is", lambda: any(
+        f"is taken by a node at 'tcp:127.0.0.1:{ports[at]}'" in text for at, name in ((2, "right"), (1, "namesake"))
+        for text in events(name)))
+    until("it is said whose name it is", lambda: any(
+        text.startswith("two nodes call themselves right") and all(f":{port} " in text for port in ports[1:])
+        for text in events("left")))
+    for each in nodes:
+        stop_node(each)
+    shutil.rmtree(place("namesake"), ignore_errors=True)
+
+
+@case
 def a_limit_makes_slow_and_breaks_nothing():
     secret, data = blob("cluster.secret", 32, 5), blob("cluster.data", 4 << 20, 6)
     os.chmod(secret, 0o600)
