@@ -40,9 +40,25 @@ void wf_nearest_init(struct wf_nearest *search, const char *word)
     *search = (struct wf_nearest){.word = word, .distance = allowed + 1};
 }
 
+/* "fabric.secret" is "fabric.secret_file" but for a word. */
+static unsigned distance_to(const char *word, const char *candidate)
+{
+    unsigned distance = wf_nearest_distance(word, candidate);
+    char begins[WF_NEAREST_WORD_MAX + 1];
+    for (const char *at = strchr(candidate, '_'); at; at = strchr(at + 1, '_')) {
+        size_t length = (size_t)(at - candidate);
+        if (length > WF_NEAREST_WORD_MAX)
+            break;
+        memcpy(begins, candidate, length);
+        begins[length] = 0;
+        distance = least(distance, wf_nearest_distance(word, begins) + 1);
+    }
+    return distance;
+}
+
 void wf_nearest_offer(struct wf_nearest *search, const char *candidate)
 {
-    unsigned distance = wf_nearest_distance(search->word, candidate);
+    unsigned distance = distance_to(search->word, candidate);
     if (distance < search->distance) {
         search->distance = distance;
         search->best = candidate;

@@ -242,7 +242,8 @@ const struct cli_command wf_cmd_bench = {
         "fetch_ms are from its end until the other node has every block in DRAM: pushed layer by "
         "layer (weft_push_begin(3)), handed over when it is committed (weft_hand_over(3)), or "
         "fetched once it is told of.  chain_on_link_ms and layer_on_link_ms are what the link "
-        "alone would take.  Every byte is compared.",
+        "alone would take.  A chain that does not come in 20 s is sent again, up to twice, and "
+        "counted in lost.  Every byte is compared.",
     .words = words,
     .options = options,
     .examples = examples,

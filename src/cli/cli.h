@@ -289,6 +289,10 @@ struct cli_chain {
 /* Connect and open it, of `blocks` blocks where --key names it.  What is open is closed by
  * wf_cli_chain_close(), also after a failure. */
 int wf_cli_chain_open(struct cli *cli, uint64_t blocks, struct cli_chain *out);
+/* Where nodes keep a directory in parts: ask others about what of it is not known here, a second at
+ * most.  True: more than `known` of its blocks are there. */
+bool wf_cli_chain_ask(struct weft_format *format, const struct weft_key *keys, size_t count,
+                      size_t known);
 /* Set `present` and `dram`. */
 int wf_cli_chain_look(struct cli *cli, struct cli_chain *chain);
 void wf_cli_chain_close(struct cli_chain *chain);

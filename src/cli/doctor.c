@@ -134,6 +134,7 @@ static void cluster_check(struct doctor *doctor)
     const char *because = json_string_value(json_object_get(self, "why"));
     bool refused = because && because[0]; /* something, though the lease goes on */
     bool member = standing && strcmp(standing, "member") == 0 && !refused;
+    bool alone = standing && strcmp(standing, "member") != 0 && strcmp(standing, "doubtful") != 0;
     struct doctor_finding *finding =
         wf_doctor_add(doctor, "cluster", member ? DOCTOR_OK : DOCTOR_BROKEN, "%.20s%s %.120s",
                       standing ? standing : "", member ? " of" : ":",
@@ -172,8 +173,10 @@ static void cluster_check(struct doctor *doctor)
                             away, count);
     snprintf(finding->why, sizeof finding->why, "%.63s: %.130s", first ? first : "",
              why && why[0] ? why : "no answer yet");
-    snprintf(finding->mend, sizeof finding->mend,
-             "weft fabric   # says it of each: is weftd up there, its port open, its secret this?");
+    if (!alone)
+        snprintf(finding->mend, sizeof finding->mend,
+                 "weft fabric   # says it of each: is weftd up there, its port open, its secret "
+                 "this?");
 }
 
 static void report_json(const struct doctor *doctor, int broken)

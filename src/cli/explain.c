@@ -83,7 +83,8 @@ static const struct {
     {"room below", "what would have to go for it there is worth more",
      "more room for the tier (its size), or a further one"},
     {"tiers full", "the tiers were full of what may not go",
-     "more room for the tier (its size), or fewer archives: weft session rm"},
+     "more room for the tier (its size; of remote: weft fabric lend), or fewer archives: weft "
+     "session rm"},
     {"too large", "it is larger than any tier takes",
      "a larger tier (its size): a log's segment is a sixty-fourth of it and must hold a block"},
     {"lossy before",
@@ -597,6 +598,17 @@ void wf_explain_story(const json_t *event, size_t more, const json_t *last)
     putchar('\n');
 }
 
+/* Does the node keep only a part of the directory of who has what? */
+static bool in_parts(struct cli *cli)
+{
+    json_t *answer = NULL;
+    if (wf_cli_query(cli, "fabric", 0, 0, &answer) != CLI_OK)
+        return false;
+    bool parts = number(json_object_get(answer, "self"), "directory_parts") > 0;
+    json_decref(answer);
+    return parts;
+}
+
 /* Is it there?  Then its events, by as many digits as both sides have. */
 static int explain_key(struct cli *cli, const json_t *answer, const char *key)
 {
@@ -653,8 +665,11 @@ static int explain_key(struct cli *cli, const json_t *answer, const char *key)
                    key);
         else if (!count)
             printf("%s is not there, and no event tells of it: it was never stored in this domain, "
-                   "or went before the oldest event that is kept\n",
-                   key);
+                   "or went before the oldest event that is kept%s\n",
+                   key,
+                   in_parts(cli) ? ", or is on a node that was not asked: weft match --within 1000 "
+                                   "asks"
+                                 : "");
     }
     return count ? CLI_OK : CLI_MISS;
 }

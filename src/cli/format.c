@@ -9,6 +9,7 @@
 
 #include "cli/cli.h"
 
+#define ASK_MS 1000u
 #define TOKENS_MAX (16u << 20)
 #define OTHER_SIZES_MAX 256
 #define IDENTITY_MAX 4092 /* weft_key_from_bytes takes 4096; four are for the block's number */
@@ -295,6 +296,14 @@ int wf_cli_chain_open(struct cli *cli, uint64_t blocks, struct cli_chain *out)
     if (code == CLI_OK)
         code = wf_cli_keys(cli, out->format, blocks, &out->keys, &out->count);
     return code;
+}
+
+bool wf_cli_chain_ask(struct weft_format *format, const struct weft_key *keys, size_t count,
+                      size_t known)
+{
+    size_t present = 0;
+    enum weft_status status = weft_find_keys(format, keys, count, ASK_MS, &present);
+    return status >= 0 && present > known;
 }
 
 int wf_cli_chain_look(struct cli *cli, struct cli_chain *chain)

@@ -169,11 +169,12 @@ static int report(struct cli *cli, size_t got, size_t count, uint64_t bytes,
 }
 
 /* Whether what was not there is worth another try, now that it has been waited for. */
-static bool again(struct cli *cli, bool *waited)
+static bool again(struct cli *cli, struct weft_format *format, const struct weft_key *keys,
+                  size_t count, size_t got, bool *waited)
 {
     bool first = !*waited;
     *waited = true;
-    return first && wf_cli_opening_wait(cli);
+    return first && (wf_cli_chain_ask(format, keys, count, got) || wf_cli_opening_wait(cli));
 }
 
 static int get_chain(struct cli *cli, struct weft_format *format, const struct weft_key *keys,
@@ -208,7 +209,7 @@ static int get_chain(struct cli *cli, struct weft_format *format, const struct w
         }
         if (code == CLI_OK && left && got < count &&
             (pins.blocks < window || status == WEFT_MISS)) {
-            if (!again(cli, &waited))
+            if (!again(cli, format, keys, count, got, &waited))
                 break;
             status = WEFT_OK;
         }
@@ -261,7 +262,8 @@ const struct cli_command wf_cmd_get = {
         "block is part of its format, so say the same --block-bytes or layout as when it was "
         "put.\n\n"
         "While the node still opens a tier (after its start), what is not found is waited for, "
-        "for up to 5 s.\n\n"
+        "for up to 5 s.  Where nodes keep a directory in parts, what this one does not know of is "
+        "asked of the others, for up to a second.\n\n"
         "A file that is there is replaced when all is written, and not touched when no block is "
         "there or something fails.\n\n"
         "What tiers stored with loss, in a domain whose quality allows that, is told: the worst "

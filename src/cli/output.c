@@ -209,7 +209,8 @@ static void cell_text(const char *key, const json_t *value, char *out, size_t ca
     } else if (json_is_integer(value)) {
         snprintf(out, capacity, "%lld", (long long)json_integer_value(value));
     } else if (json_is_real(value)) {
-        snprintf(out, capacity, "%.4g", json_real_value(value));
+        double real = json_real_value(value);
+        snprintf(out, capacity, real >= 1000 || real <= -1000 ? "%.0f" : "%.4g", real);
     } else if (json_is_boolean(value)) {
         snprintf(out, capacity, "%s", json_is_true(value) ? "yes" : "no");
     } else if (json_is_array(value) && json_is_string(json_array_get(value, 0))) {

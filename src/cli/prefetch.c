@@ -40,6 +40,7 @@ static int fetch(struct cli *cli, struct cli_chain *chain, uint32_t *coming)
     double asked_s = wf_cli_now_s(), until_s = asked_s + (double)by_ms / 1e3;
     size_t came = 0;
     unsigned look_us = LOOK_US_LEAST;
+    (void)wf_cli_chain_ask(chain->format, chain->keys, chain->count, 0);
     enum weft_status status = weft_prefetch_keys(chain->format, chain->keys, chain->count,
                                                  (uint32_t)by_ms, coming);
     if (status != WEFT_OK && status != WEFT_MISS)
@@ -134,6 +135,8 @@ const struct cli_command wf_cmd_prefetch = {
         "node reads it in time for that, and the command waits until all is up or the time is "
         "over, and says how many blocks are late.  Without, it returns at once, and the blocks "
         "come when nothing more urgent is to do.\n\n"
+        "Where nodes keep a directory in parts, what this one does not know of is asked of the "
+        "others first, for up to a second.\n\n"
         "Where DRAM is full, what goes first by the policy's order makes room; what of it is on no "
         "tier yet is written to one before.  What cannot have room is said at once, and not waited "
         "for.\n\n"

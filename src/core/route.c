@@ -660,24 +660,33 @@ const char *wf_route_action_name(enum wf_route_action action)
     return names[action];
 }
 
+/* Without exponents, to three digits. */
+static const char *seconds_say(double s, char out[16])
+{
+    bool tiny = s > 0 && s < 1e-3;
+    snprintf(out, 16, s >= 1000 ? "%.0f %s" : "%.3g %s", tiny ? s * 1e6 : s, tiny ? "us" : "s");
+    return out;
+}
+
 int wf_route_say(const struct wf_route_term *term, const struct wf_route_request *request,
                  char *out, size_t size)
 {
-    char before[96] = "";
+    char before[96] = "", ttft[16], queue[16], slot[16], prefill[16], load[16];
     if (term->action == WF_ROUTE_CLOSED)
         return snprintf(out, size, "it takes no requests");
     if (term->slot_s > 0)
-        snprintf(before, sizeof before, ", and %.3g s for a place in the batch", term->slot_s);
-    int used = snprintf(out, size,
-                        "%.3g s: %.3g s behind others%s, %.3g s of prefill for %.0f of "
-                        "%.0f tokens",
-                        term->ttft_s, term->queue_s, before, term->prefill_s,
-                        request->tokens - term->hit_tokens, request->tokens);
+        snprintf(before, sizeof before, ", and %s for a place in the batch",
+                 seconds_say(term->slot_s, slot));
+    int used = snprintf(out, size, "%s: %s behind others%s, %s of prefill for %.0f of %.0f tokens",
+                        seconds_say(term->ttft_s, ttft), seconds_say(term->queue_s, queue), before,
+                        seconds_say(term->prefill_s, prefill), request->tokens - term->hit_tokens,
+                        request->tokens);
     if (used < 0 || (size_t)used >= size || !term->load_blocks)
         return used;
     int more = snprintf(out + used, size - (size_t)used,
-                        term->fetch_blocks ? ", %.3g s to load %u blocks, %u of them from another"
-                                           : ", %.3g s to load %u blocks",
-                        term->latency_s + term->data_s, term->load_blocks, term->fetch_blocks);
+                        term->fetch_blocks ? ", %s to load %u blocks, %u of them from another"
+                                           : ", %s to load %u blocks",
+                        seconds_say(term->latency_s + term->data_s, load), term->load_blocks,
+                        term->fetch_blocks);
     return more < 0 ? more : used + more;
 }

@@ -474,7 +474,7 @@ static enum weft_status finish_pool(struct wf_config *config)
 static enum weft_status finish_listener(struct wf_config *config, const char *listen,
                                         const char *token, const char *token_file)
 {
-    char where[WF_ORIGIN_TEXT_MAX];
+    char where[WF_ORIGIN_TEXT_MAX], named[WF_NAMED_MAX];
     int listen_index = wf_config_field(listen), token_index = wf_config_field(token),
         file_index = wf_config_field(token_file);
     const struct wf_field *fields = wf_config_fields;
@@ -487,10 +487,10 @@ static enum weft_status finish_listener(struct wf_config *config, const char *li
                                            wf_config_where(config, file_index, where));
     if (status == WEFT_OK && address[0] && !wf_config_is_loopback(address) && !secret[0])
         return wf_fail(WEFT_E_INVALID,
-                       "%s: %s: '%s' can be reached from other hosts and asks for nothing; set "
+                       "%s: '%s' can be reached from other hosts and asks for nothing; set "
                        "%s or %s, or listen on 127.0.0.1",
-                       wf_config_where(config, listen_index, where), listen, address, token,
-                       token_file);
+                       wf_value_named(wf_config_where(config, listen_index, where), listen, named),
+                       address, token, token_file);
     return status;
 }
 

@@ -13,15 +13,17 @@ static const struct wf_config_list *const list = &wf_config_lists[WF_LIST_ENGINE
 /* What events say of prompts is for this host, unless somebody said otherwise. */
 static enum weft_status finish_out(const struct wf_config *config)
 {
-    char where[WF_ORIGIN_TEXT_MAX];
+    char where[WF_ORIGIN_TEXT_MAX], named[WF_NAMED_MAX];
     const char *const fields[] = {"kv_events.listen", "kv_events.replay"},
                       *const at[] = {config->events_address, config->events_replay_address};
     for (int i = 0; i < 2; i++)
         if (at[i][0] && !wf_config_is_loopback(at[i]) && !config->events_public)
             return wf_fail(WEFT_E_INVALID,
-                           "%s: %s: '%s' can be reached from other hosts, which would read the "
+                           "%s: '%s' can be reached from other hosts, which would read the "
                            "tokens of prompts; set kv_events.public to true, or use 127.0.0.1",
-                           wf_config_where(config, wf_config_field(fields[i]), where), fields[i],
+                           wf_value_named(wf_config_where(config, wf_config_field(fields[i]),
+                                                          where),
+                                          fields[i], named),
                            at[i]);
     if (at[1][0] && !at[0][0])
         return wf_fail(WEFT_E_INVALID,

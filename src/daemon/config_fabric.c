@@ -18,6 +18,7 @@
 #include "fabric/fabric.h"
 #include "member/etcd_target.h"
 #include "net/address.h"
+#include "net/net.h"
 #include "sys/host.h"
 
 #define ADDRESSES_MAX 4u /* of a node: WF_FABRIC_NETS_MAX, WF_FABRIC_WAYS_MAX */
@@ -140,9 +141,17 @@ static enum weft_status check_join(const struct wf_config *config)
     return check_list(config, "fabric.join", join, UINT32_MAX, &near);
 }
 
+/* What cannot be read is found out where it is loaded. */
+static bool is_certified(const struct wf_config *config, char theirs[WF_NET_NAME_MAX])
+{
+    wf_net_certificate_name(config->fabric_certificate, theirs);
+    return !theirs[0] || strcmp(theirs, config->fabric_name) == 0;
+}
+
 /* Who may listen where, and what it proves to others. */
 static enum weft_status check_proof(const struct wf_config *config, bool near)
 {
+    char theirs[WF_NET_NAME_MAX];
     bool certified = config->fabric_certificate[0] != 0;
     bool proof = config->fabric_secret_file[0] || certified;
     if (!near && !proof)
@@ -153,6 +162,11 @@ static enum weft_status check_proof(const struct wf_config *config, bool near)
     if (certified && (!config->fabric_key[0] || !config->fabric_ca[0]))
         return wrong(config, "fabric.certificate", "without %s it proves nothing; set that, too",
                      config->fabric_key[0] ? "fabric.ca" : "fabric.key");
+    if (certified && !is_certified(config, theirs))
+        return wrong(config, "fabric.certificate",
+                     "'%.200s' is of a node called '%s', and this one is '%s', which no other "
+                     "would believe; set fabric.name, or name this node's own",
+                     config->fabric_certificate, theirs, config->fabric_name);
     if (!certified && (config->fabric_key[0] || config->fabric_ca[0]))
         return wrong(config, config->fabric_key[0] ? "fabric.key" : "fabric.ca",
                      "without fabric.certificate nobody is asked for one; set that, too, or "
@@ -166,6 +180,8 @@ static enum weft_status check_proof(const struct wf_config *config, bool near)
 
 static enum weft_status check_rest(const struct wf_config *config)
 {
+    if (!config->fabric_name[0])
+        return wrong(config, "fabric.name", "'' is no name; write one of a-z, 0-9, dot and hyphen");
     if (config->fabric_lend_bytes && config->fabric_lend_bytes < LEND_BYTES_LEAST)
         return wrong(config, "fabric.lend", "%llu bytes are too few to be lent; write 1MB or more",
                      (unsigned long long)config->fabric_lend_bytes);
@@ -208,6 +224,8 @@ static void check_file(struct wf_remarks *remarks, const char *key, const char *
     if (fd < 0 || fstat(fd, &found) != 0)
         wf_remark(remarks, WF_REMARK_FATAL, "%s: cannot open '%s': %s; %s", key, path,
                   strerror(errno), wf_config_unopened(errno, make, mend));
+    else if (S_ISDIR(found.st_mode))
+        wf_remark(remarks, WF_REMARK_FATAL, "%s: '%s' is a directory; %s", key, path, make);
     else if (S_ISREG(found.st_mode) && found.st_size < least)
         wf_remark(remarks, WF_REMARK_FATAL, "%s: '%s' has %lld bytes and %d are needed; %s", key,
                   path, (long long)found.st_size, (int)least, make);

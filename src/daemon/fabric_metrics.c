@@ -18,6 +18,8 @@ static const struct {
     bool counter;
 } figures[] = {
     {"epoch", "Of the lease that this node has, or had last.", AT(standing.epoch), false},
+    {"nodes_up", "Other nodes that are there, and believed.", AT(nodes_up), false},
+    {"nodes_lost", "Times that a node that was there was not any more.", AT(nodes_lost), true},
     {"replica_copies", "Copies of blocks known of on other nodes.", AT(replica_copies), false},
     {"replica_below", "Of them, those on other nodes' tiers alone.", AT(replica_below), false},
     {"replica_copies_max", "How many there is room for.", AT(replica_copies_max), false},

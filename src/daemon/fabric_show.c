@@ -120,6 +120,8 @@ static const struct {
     bool flag;
 } figures[] = {
     {"epoch", AT(standing.epoch)},
+    {"nodes_up", AT(nodes_up)},
+    {"nodes_lost", AT(nodes_lost)},
     {"replica_copies", AT(replica_copies)},
     {"replica_below", AT(replica_below)},
     {"replica_copies_max", AT(replica_copies_max)},

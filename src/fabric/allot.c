@@ -115,7 +115,8 @@ static enum weft_status setting_change(json_t *setting, const struct wf_change *
     }
     if (most == 0)
         return wf_fail(WEFT_E_INVALID,
-                       "%s lends no memory, as far as is known; set fabric.lend there",
+                       "no node called '%s' lends memory, as far as is known (weft fabric lists "
+                       "them); set fabric.lend there",
                        change->lender);
     if (change->kind == WF_CHANGE_LEND) {
         if (change->most > most)

@@ -509,6 +509,7 @@ struct wf_fabric_figures {
     struct wf_standing standing;
     char name[WF_MEMBER_NAME_MAX + 1], address[WF_NET_ADDRESS_MAX], registry[WF_NET_ADDRESS_MAX];
     char locality[WF_LOCALITY_MAX + 1];
+    uint64_t nodes_up, nodes_lost; /* others that are there; links to one that ended */
     uint64_t replica_copies, replica_copies_max, replica_bytes;
     uint64_t replica_below; /* of these copies, on others' tiers alone */
     uint64_t told, heard, told_anew, refused_news;

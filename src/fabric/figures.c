@@ -102,6 +102,10 @@ static void peer_show(const struct wf_fabric *f, const struct wf_peer_node *peer
         snprintf(out->address, sizeof out->address, "%s", wf_way_shown(f, peer, link));
     if (!link)
         memcpy(out->why, peer->why, sizeof out->why);
+    bool alone = f->strict && f->standing.state != WF_STANDING_MEMBER &&
+                 f->standing.state != WF_STANDING_DOUBTFUL;
+    if (!link && alone)
+        snprintf(out->why, sizeof out->why, "this node is no member, and begins no link");
 }
 
 /* A node of a static registry that has an address alone until it answers, under its own name. */
@@ -142,6 +146,9 @@ void wf_figures_tick(struct wf_fabric *f, uint64_t now_ns)
         return;
     f->shown_ns = now_ns;
     f->figures.standing = f->standing;
+    f->figures.nodes_up = 0;
+    for (uint32_t i = 0; i < f->peer_count; i++)
+        f->figures.nodes_up += f->peers[i].used && wf_peer_believed(f, &f->peers[i]);
     f->figures.draining = atomic_load_explicit(&f->draining, memory_order_relaxed);
     if (f->lent) {
         struct wf_lent_stats lent;

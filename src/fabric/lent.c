@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include "base/reserve.h"
+#include "base/size.h"
 #include "base/table.h"
 #include "shm/arena.h"
 #include "sys/memory.h"
@@ -545,6 +546,7 @@ void wf_lent_stats(const struct wf_lent *l, struct wf_lent_stats *out)
 static enum weft_status memory_make(struct wf_lent *l)
 {
     uint64_t bytes = l->options.bytes;
+    char size[24];
     l->granule = WF_LENT_GRANULE;
     while (bytes / l->granule > GRANULES_MAX)
         l->granule *= 2;
@@ -555,9 +557,8 @@ static enum weft_status memory_make(struct wf_lent *l)
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (l->memory == MAP_FAILED) {
         l->memory = NULL;
-        return wf_fail(WEFT_E_NO_MEMORY,
-                       "%llu bytes to be lent to other nodes cannot be mapped: %s",
-                       (unsigned long long)bytes, strerror(errno));
+        return wf_fail(WEFT_E_NO_MEMORY, "fabric.lend: %s cannot be mapped: %s; lend less",
+                       wf_size_format(bytes, size, sizeof size), strerror(errno));
     }
     wf_advise_huge(l->memory, bytes);
     l->slots = wf_reserve((uint64_t)l->entries_max * 2 * sizeof *l->slots, "memory that is lent",

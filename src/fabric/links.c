@@ -231,6 +231,8 @@ void wf_peer_left(void *fabric, const struct wf_member *member)
     wf_stream_forget(f, peer);
     if (peer->link)
         wf_link_close(peer->link, "%s is no member any more", peer->name);
+    else if (peer->met)
+        wf_fabric_say(f, "%s is no member any more", peer->name);
     wf_peer_settle(f, peer);
 }
 
@@ -421,6 +423,7 @@ void wf_link_down(void *of, struct wf_net_link *net, enum weft_status status, co
         snprintf(peer->why, sizeof peer->why, "%s", why);
     if (peer && peer->link == link) {
         peer->link = NULL;
+        f->figures.nodes_lost++;
         why_tell(f, peer, why);
         if (!told)
             wf_fabric_say(f, "no link to %s: %s", peer->name, why);

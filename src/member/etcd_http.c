@@ -247,7 +247,8 @@ static const char *tls_mend(const struct wf_etcd_http *http)
     case CURLE_SSL_CONNECT_ERROR:
         return strstr(http->ask_error, "wrong version number")
                    ? "it speaks none there; write etcd:// in fabric.join"
-                   : "see to fabric.registry_ca, fabric.certificate and fabric.key";
+                   : "if it speaks none, write etcd:// in fabric.join; else see to "
+                     "fabric.registry_ca, fabric.certificate and fabric.key";
     default: break; /* who is refused in TLS 1.3 hears of it when it reads */
     }
     return http->target->tls && strstr(http->ask_error, "alert")

@@ -67,6 +67,9 @@ struct wf_net_security {
     const char *certificate, *key, *ca; /* TLS: PEM files */
 };
 
+/* Whom a certificate (PEM) names; "": nobody, or it cannot be read. */
+void wf_net_certificate_name(const char *path, char out[WF_NET_NAME_MAX]);
+
 /* A message to be sent: the caller's, and unchanged, until `sent`. */
 struct wf_net_message {
     const void *header;

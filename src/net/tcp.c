@@ -24,6 +24,8 @@
 #include "sys/clock.h"
 #include "sys/memory.h"
 
+#define WARN_AGAIN_MS 3600000u
+
 const struct tcp_engine *wf_tcp_engine_forced;
 
 static struct tcp_net *net_of(const struct wf_net *net)
@@ -36,11 +38,18 @@ static struct tcp_link *link_of(const struct wf_net_link *link)
     return (struct tcp_link *)link;
 }
 
+/* Once a second; and the same of one host, whatever port it comes from, once an hour. */
 void wf_tcp_warn(struct tcp_net *net, const char *peer, const char *sentence)
 {
-    if (net->now_ms - net->warned_ms < 1000 && net->warned_ms)
+    const char *port = strrchr(peer, ':');
+    size_t host = port ? (size_t)(port - peer) : strlen(peer);
+    bool again = strncmp(net->warned_of, peer, host) == 0 && !net->warned_of[host] &&
+                 strncmp(net->warned_why, sentence, sizeof net->warned_why - 1) == 0;
+    if (net->now_ms - net->warned_ms < (again ? WARN_AGAIN_MS : 1000) && net->warned_ms)
         return;
     net->warned_ms = net->now_ms;
+    snprintf(net->warned_of, sizeof net->warned_of, "%.*s", (int)host, peer);
+    snprintf(net->warned_why, sizeof net->warned_why, "%s", sentence);
     wf_warn("net", "refused %s: %s", peer, sentence);
 }
 

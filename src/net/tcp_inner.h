@@ -300,6 +300,7 @@ struct tcp_net {
     uint8_t *scratch; /* where what is dropped goes */
     uint8_t *zeros;   /* what stands for memory that was withdrawn while it was sent */
     uint64_t now_ms, tick_ms, warned_ms;
+    char warned_of[WF_NET_ADDRESS_MAX], warned_why[64];
     bool polling, failed, completed, reap;
     struct wf_net_stats stats;
 };

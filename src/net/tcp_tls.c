@@ -372,9 +372,9 @@ static enum weft_status tls_result(struct tcp_tls *tls, int result)
     }
 }
 
-static void peer_name(const struct tcp_tls *tls, char *out)
+/* Its common name; "": it has none. */
+static void certificate_name(X509 *certificate, char *out)
 {
-    X509 *certificate = SSL_get0_peer_certificate(tls->ssl);
     char name[WF_NET_NAME_MAX];
     *out = 0;
     int bytes = certificate ? X509_NAME_get_text_by_NID(X509_get_subject_name(certificate),
@@ -382,6 +382,17 @@ static void peer_name(const struct tcp_tls *tls, char *out)
                             : -1;
     if (bytes > 0 && (size_t)bytes == strlen(name))
         memcpy(out, name, (size_t)bytes + 1);
+}
+
+void wf_net_certificate_name(const char *path, char out[WF_NET_NAME_MAX])
+{
+    FILE *file = fopen(path, "re");
+    X509 *certificate = file ? PEM_read_X509(file, NULL, NULL, NULL) : NULL;
+    certificate_name(certificate, out);
+    X509_free(certificate);
+    ERR_clear_error();
+    if (file)
+        fclose(file);
 }
 
 enum weft_status wf_tcp_tls_shake(struct tcp_tls *tls, char *out_name)
@@ -393,7 +404,7 @@ enum weft_status wf_tcp_tls_shake(struct tcp_tls *tls, char *out_name)
     if (tls->context->proof == WF_NET_PROOF_TLS) {
         if (!SSL_get0_peer_certificate(tls->ssl) || SSL_get_verify_result(tls->ssl) != X509_V_OK)
             return wf_fail(WEFT_E_DENIED, "the other side shows no certificate that the CA signed");
-        peer_name(tls, out_name);
+        certificate_name(SSL_get0_peer_certificate(tls->ssl), out_name);
     } else if (!SSL_session_reused(tls->ssl)) {
         return wf_fail(WEFT_E_DENIED, "the other side does not use the secret under TLS");
     }
