@@ -161,7 +161,8 @@ static void cluster_check(struct doctor *doctor)
                                 count);
         snprintf(finding->why, sizeof finding->why, "nothing is shared with them");
         snprintf(finding->mend, sizeof finding->mend,
-                 "weft fabric   # says of which; give all nodes the same fabric.secret_file");
+                 "weft fabric   # says of which; give all nodes the same fabric.secret_file, and "
+                 "domains of one name");
         return;
     }
     if (!away) {

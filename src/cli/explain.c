@@ -446,6 +446,7 @@ static void move_print(const json_t *event)
         {"load_failed", "corrupt", "not read back: its copy on %s is corrupt"},
         {"load_failed", "missing", "not read back: %s does not have it any more"},
         {"load_failed", "timeout", "not read back: %s took too long"},
+        {"load_failed", "node", "not read back: the node that had it, for %s, went meanwhile"},
         {"load_failed", "removed", "not read back from %s: it was removed meanwhile"},
         {"load_failed", "busy", "not read back: who has it on %s could not give it in time"},
         {"load_failed", "limit",

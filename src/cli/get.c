@@ -271,8 +271,8 @@ const struct cli_command wf_cmd_get = {
         "Of the first block that did not come it says why: it is not there; a tier has it and did "
         "not give it within its timeout; a tier that may have it is still being opened, or "
         "failed; or reading it failed.  With --json that is `missing`: its place in the chain, "
-        "`why` (absent, tier, opening, failed, or the event's reason), the tier and a sentence; "
-        "null when nothing is missing.\n\n"
+        "`why` (absent, tier, room, opening, failed, or the event's reason), the tier and a "
+        "sentence; null when nothing is missing.\n\n"
         "Exits with 1 when blocks were missing (the first part is written), and with 5 when "
         "--verify found bytes that are not what was committed (nothing of that block is written).",
     .options = options,

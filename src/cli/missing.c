@@ -42,6 +42,22 @@ static void state_say(struct cli *cli, const char *name, char *out, size_t capac
     json_decref(tiers);
 }
 
+/* How many blocks of a chain, which has to be in DRAM from its beginning on, the domain may have
+ * there; UINT64_MAX: that is not known. */
+static uint64_t blocks_in_dram(struct cli *cli, uint64_t block_bytes)
+{
+    uint64_t quota = 0;
+    size_t index;
+    json_t *answer = NULL, *domain;
+    if (wf_cli_query(cli, "status", 0, 0, &answer) != CLI_OK)
+        return UINT64_MAX;
+    json_array_foreach (json_object_get(answer, "domains"), index, domain)
+        if (!cli->domain ? index == 0 : strcmp(word(domain, "name"), cli->domain) == 0)
+            quota = (uint64_t)json_integer_value(json_object_get(domain, "quota_bytes"));
+    json_decref(answer);
+    return quota && block_bytes ? quota / block_bytes : UINT64_MAX;
+}
+
 /* The block lies on a tier still: it did not come in time, or is not exact enough. */
 static json_t *on_tier(struct cli *cli, const char *hex, uint64_t block)
 {
@@ -53,12 +69,20 @@ static json_t *on_tier(struct cli *cli, const char *hex, uint64_t block)
     const json_t *row = json_array_get(json_object_get(answer, "below"), 0);
     const char *tier = json_string_value(json_array_get(json_object_get(row, "tiers"), 0));
     const char *lossy = word(row, "too_lossy");
+    uint64_t most = blocks_in_dram(cli,
+                                   (uint64_t)json_integer_value(json_object_get(row, "bytes")));
     if (tier && *lossy) {
         snprintf(text, sizeof text,
                  "block %llu is on tier %s at quality %s only, and its domain asks for better: it "
                  "counts as missing until it is put again",
                  (unsigned long long)block, tier, lossy);
         out = missing_make(block, "quality", tier, text);
+    } else if (tier && most <= block) {
+        snprintf(text, sizeof text,
+                 "block %llu is on tier %s, and DRAM has room for no more than %llu blocks of that "
+                 "size, with those that it extends; enlarge the pool or the domain's quota",
+                 (unsigned long long)block, tier, (unsigned long long)most);
+        out = missing_make(block, "room", tier, text);
     } else if (tier) {
         state_say(cli, tier, state, sizeof state);
         snprintf(text, sizeof text, "block %llu is on tier %s%s%s", (unsigned long long)block, tier,

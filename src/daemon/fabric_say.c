@@ -136,9 +136,15 @@ static bool fetch(struct wf_node *node, const struct wanted *chain, uint64_t now
     if (wf_below_find(domain, chain->tip) == WF_DIRECTORY_NONE)
         return now_ns - chain->since_ns > WANTED_NS;
     wf_prefetch_chain(domain, chain->tip, 0, "handed over", &fetched);
+    char rest[64] = "";
+    if (fetched.begun < fetched.blocks)
+        snprintf(rest, sizeof rest,
+                 fetched.status == WEFT_FULL ? ", %u have no room in DRAM"
+                                             : ", %u could not be had",
+                 fetched.blocks - fetched.begun);
     wf_telemetry_event(node, domain, "handed_over",
-                       "%s handed over a chain: %u blocks of it are on their way, %u were here",
-                       chain->from, fetched.begun, fetched.blocks - fetched.begun);
+                       "%s handed over a chain: %u blocks of it are on their way%s", chain->from,
+                       fetched.begun, rest);
     return true;
 }
 

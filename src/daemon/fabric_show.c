@@ -68,8 +68,8 @@ static json_t *peer_json(const struct wf_fabric_peer *p)
                                        : "telling";
     const char *why = p->up && !p->domains
                           ? "it has none of this node's domains, so that neither reads what the "
-                            "other has; give both the same fabric.secret_file, or a domain of both "
-                            "the same secret_file"
+                            "other has; give both the same fabric.secret_file and a domain of one "
+                            "name, or a domain of both the same secret_file"
                           : p->why;
     json_t *out = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "name",
                             p->name, "address", p->address, "state", state, "why", why, "epoch",

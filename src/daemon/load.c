@@ -236,6 +236,7 @@ static const char *failure_name(const struct load *load)
     case WEFT_E_CORRUPT: return "corrupt";
     case WEFT_MISS: return "missing";
     case WEFT_E_TIMEOUT: return "timeout";
+    case WEFT_E_NODE: return "node";         /* that had it went meanwhile */
     case WEFT_E_BUSY: return "busy";         /* the node that has it has no turn for this one */
     case WEFT_E_LIMIT: return "limit";       /* or not before anybody waits, by a bound on it */
     case WEFT_E_NOT_FOUND: return "profile"; /* that it was stored by */

@@ -244,7 +244,8 @@ struct wf_fabric_fetch {
     /* WEFT_OK; WEFT_MISS: nobody has it; WEFT_E_CORRUPT: what came was wrong, everywhere;
      * WEFT_E_BUSY: who has it cannot give it now, as a node that stops; WEFT_E_LIMIT: who has it
      * may send so little that its turn would come too late, `limit` says by which bound;
-     * WEFT_E_TIMEOUT: nobody answered in time, or it was cancelled. */
+     * WEFT_E_TIMEOUT: nobody answered in time, or it was cancelled.  WEFT_E_NODE: who had it went
+     * meanwhile. */
     void (*done)(struct wf_fabric_fetch *fetch, enum weft_status status);
     void *user;
     struct wf_fetch_limit {

@@ -159,7 +159,7 @@ static void finish(struct wf_fabric *f, struct wf_fabric_fetch *fetch, enum weft
     f->figures.fetches++;
     f->figures.fetch_misses += status == WEFT_MISS;
     f->figures.fetch_corrupt += status == WEFT_E_CORRUPT;
-    f->figures.fetch_timeouts += status == WEFT_E_TIMEOUT;
+    f->figures.fetch_timeouts += status == WEFT_E_TIMEOUT || status == WEFT_E_NODE;
     if (fetch->patient)
         atomic_fetch_sub_explicit(&f->patient, 1, memory_order_relaxed);
     fetch->moved = status == WEFT_OK ? range_bytes(fetch) : 0;
@@ -340,7 +340,7 @@ void wf_fetches_lost(struct wf_fabric *f, struct wf_peer_node *peer)
     for (uint32_t i = 0; peer->asked && i < WF_FETCHES_MAX; i++) {
         struct wf_fabric_fetch *fetch = f->fetches[i];
         if (fetch && fetch->from == peer->number && !fetch->placing)
-            go_on(f, fetch, WEFT_E_TIMEOUT);
+            go_on(f, fetch, WEFT_E_NODE);
     }
 }
 

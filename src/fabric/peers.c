@@ -328,7 +328,10 @@ static uint32_t tier_reap(struct wf_tier *tier, struct wf_tier_request **out, ui
         } else if (r->status == WEFT_E_LIMIT) {
             wf_fetch_limit_say(t->name, &item->fetch.limit);
         } else if (r->status < 0 && r->status != WEFT_E_TIMEOUT) {
-            (void)wf_fail(r->status, "tier %s: the node that has the block cannot give it now",
+            (void)wf_fail(r->status,
+                          r->status == WEFT_E_NODE
+                              ? "tier %s: the node that had the block went while it came"
+                              : "tier %s: the node that has the block cannot give it now",
                           t->name);
         }
         out[count++] = r;

@@ -21,9 +21,9 @@ def place(name):
     return os.path.join(FOLDER, name)
 
 
-def start(name, secret, tiers=(), **more):
+def start(name, secret, tiers=(), pool="64MB", **more):
     other = NAMES[1 - NAMES.index(name)]
-    return start_node("64MB", place(name + ".sock"), tiers, WEFT_FABRIC_NAME=name, WEFT_STATE_DIR=place(name),
+    return start_node(pool, place(name + ".sock"), tiers, WEFT_FABRIC_NAME=name, WEFT_STATE_DIR=place(name),
                       WEFT_FABRIC_PLACE=f"hall/rack{1 + NAMES.index(name)}/{name}",
                       WEFT_FABRIC_LISTEN="unix:" + place(name + ".net"), WEFT_FABRIC_JOIN="unix:" + place(other + ".net"),
                       WEFT_FABRIC_SECRET_FILE=secret, **more)
@@ -329,6 +329,8 @@ def what_only_a_node_that_went_had_is_explained():
         check(said.startswith(key + " is not there any more\n") and "the node that had it went" in said, said)
     said = weft("explain", *left).stdout.decode()
     check("only a node that went had it" in said and "parent" not in said, said)
+    weft("put", *chain, data, *left)
+    check("no link to right" in refused("fabric", "hand-over", "right", *chain, "--blocks", "4", *left), "it was told")
     stop_node(nodes[0])
 
 
@@ -388,6 +390,27 @@ def numbers(name, count):
     with open(path, "wb") as file:
         file.write(b"".join(struct.pack("<f", draw.gauss(0, 1))[2:] for _ in range(count)))
     return path
+
+
+@case
+def a_chain_that_has_no_room_is_no_mystery():
+    secret, data = blob("cluster.secret", 32, 5), blob("room.data", 8 << 20, 18)
+    os.chmod(secret, 0o600)
+    forget()
+    nodes = [start("left", secret), start("right", secret, pool="4MB")]
+    left, right = (("--socket", place(name + ".sock")) for name in NAMES)
+    until_both_see_each_other()
+    chain, copy = ("--key", "large", "--block-bytes", "1MiB"), place("room.copy")
+    weft("put", *chain, data, *left)
+    until("it is known", lambda: answer("match", *chain, "--blocks", "8", *right, expect=None)["present"] == 8)
+    got = answer("get", *chain, "--blocks", "8", "--output", copy, expect=1, *right)
+    check(got["present"] < 8 and got["missing"]["why"] == "room" and "enlarge the pool" in got["missing"]["text"], got)
+    check(read(copy) == read(data)[:got["bytes"]], "other bytes")
+    weft("fabric", "hand-over", "right", *chain, "--blocks", "8", *left)
+    until("who was told says what has no room", lambda: any(
+        "have no room in DRAM" in event["text"] for event in answer("events", "--what", "handed_over", *right)["events"]))
+    for node in nodes:
+        stop_node(node)
 
 
 @case

@@ -3,6 +3,7 @@
  * The fabric between a few nodes in virtual time (net/sim.h): what one has the others hear of, and
  * fetch; what one lends the others use.
  */
+#include "fabric/inner.h"
 #include "fabric/peers.h"
 #include "fabric/remote.h"
 
@@ -397,8 +398,15 @@ static void a_chain_that_cannot_be_handed_over_is_told_of(void **state)
     assert_int_equal(figures_of(0).offers_lost, 0);
     wf_net_sim_group(world, "b", 1);
     pass(12000);
+    assert_int_equal(wf_fabric_offer(nodes[0].fabric, "b", &event, 1), WEFT_E_NODE);
+    assert_non_null(strstr(wf_last_error(), "there is no link to b now"));
+    struct wf_fabric *f = nodes[0].fabric;
+    for (uint32_t i = 0; i < f->shown_count; i++) { /* what is shown is of a moment ago */
+        f->shown[i].up = true;
+        f->shown[i].domain_mask = UINT64_MAX;
+    }
     for (int i = 0; i < 3; i++)
-        assert_int_equal(wf_fabric_offer(nodes[0].fabric, "b", &event, 1), WEFT_OK);
+        assert_int_equal(wf_fabric_offer(f, "b", &event, 1), WEFT_OK);
     pass(100);
     assert_int_equal(figures_of(0).offers, 1);
     assert_int_equal(figures_of(0).offers_lost, 3);
