@@ -293,7 +293,8 @@ static bool rest_read(struct reading *r)
 
 static json_t *ms_json(double seconds)
 {
-    return isfinite(seconds) ? json_real(round(seconds * 1e6) / 1e3) : json_null();
+    double ms = round(seconds * 1e6) / 1e3;
+    return isfinite(ms) ? json_real(ms) : json_null(); /* a finite time may be too many of them */
 }
 
 static json_t *term_json(const struct wf_routes_answer *a, uint32_t i)

@@ -276,6 +276,10 @@ def a_long_question_is_answered_over_http_at_once():
     keys = [row["key"] for row in answer("ls", "blocks", "--socket", place)["blocks"]]
     status, said = ask(keys=keys[:1], ask=True)
     check((status, said["held_blocks"], said["candidates"][0]["node"]) == (200, 1, said["node"]), status, said)
+    # A queue that takes 1e306 s is no number of ms.
+    status, said = ask(keys=keys[:1], ask=True,
+                       candidates=[{"node": said["node"], "queued_tokens": 1e6, "tokens_s": 1e-300}])
+    check(status == 200 and said["queue_ms"] is None and said["ttft_ms"] is None, status, said)
     # Ten pieces a second would be ten seconds.
     begin = time.monotonic()
     status, said = ask(model="asked", tokens=tokens, ask=True)
