@@ -457,6 +457,7 @@ static enum weft_status security_read(const struct wf_config *config, struct wf_
         out->certificate = config->fabric_certificate;
         out->key = config->fabric_key;
         out->ca = config->fabric_ca;
+        out->name = config->fabric_name;
         return WEFT_OK;
     }
     if (!config->fabric_secret_file[0])

@@ -65,6 +65,7 @@ struct wf_net_security {
     enum wf_net_proof proof;
     uint8_t secret[32];                 /* SECRET, TLS_SECRET */
     const char *certificate, *key, *ca; /* TLS: PEM files */
+    const char *name; /* TLS: that the certificate has to say, if it says one; NULL: any */
 };
 
 /* Whom a certificate (PEM) names; "": nobody, or it cannot be read. */

@@ -43,7 +43,8 @@ struct tcp_tls_context {
     BIO_METHOD *method;
     enum wf_net_proof proof;
     uint8_t secret[32];
-    char *files[FILES]; /* TLS with certificates */
+    char *files[FILES];         /* TLS with certificates */
+    char name[WF_NET_NAME_MAX]; /* that this side's has to say; empty: any */
     struct stamp stamps[FILES];
 };
 
@@ -162,6 +163,49 @@ static enum weft_status file_fail(const char *what, const char *path)
     return tls_fail(WEFT_E_INVALID, sentence);
 }
 
+/* Its common name; empty where it says none. */
+static void certificate_name(X509 *certificate, char out[WF_NET_NAME_MAX])
+{
+    char name[WF_NET_NAME_MAX];
+    *out = 0;
+    int bytes = certificate ? X509_NAME_get_text_by_NID(X509_get_subject_name(certificate),
+                                                        NID_commonName, name, sizeof name)
+                            : -1;
+    if (bytes > 0 && (size_t)bytes == strlen(name))
+        memcpy(out, name, (size_t)bytes + 1);
+}
+
+void wf_net_certificate_name(const char *path, char out[WF_NET_NAME_MAX])
+{
+    FILE *file = fopen(path, "re");
+    X509 *certificate = file ? PEM_read_X509(file, NULL, NULL, NULL) : NULL;
+    certificate_name(certificate, out);
+    X509_free(certificate);
+    ERR_clear_error();
+    if (file)
+        fclose(file);
+}
+
+/* The others refuse one that is somebody else's, or out of its time, and only they would say so. */
+static enum weft_status own_check(SSL_CTX *context, const struct wf_net_security *security)
+{
+    X509 *own = SSL_CTX_get0_certificate(context);
+    char name[WF_NET_NAME_MAX];
+    certificate_name(own, name);
+    if (security->name && name[0] && strcmp(name, security->name) != 0)
+        return wf_fail(WEFT_E_INVALID,
+                       "the certificate in '%.120s' is of '%s', and this node is '%s', so that no "
+                       "other takes it; give it one whose common name is its own",
+                       security->certificate, name, security->name);
+    if (X509_cmp_current_time(X509_get0_notAfter(own)) < 0)
+        wf_warn("net", "the certificate in '%.120s' has expired, and no other node takes it",
+                security->certificate);
+    else if (X509_cmp_current_time(X509_get0_notBefore(own)) > 0)
+        wf_warn("net", "the certificate in '%.120s' is not good yet, and no other node takes it",
+                security->certificate);
+    return WEFT_OK;
+}
+
 static enum weft_status certificates_load(SSL_CTX *context, const struct wf_net_security *security)
 {
     if (!security->certificate || !security->key || !security->ca)
@@ -175,7 +219,7 @@ static enum weft_status certificates_load(SSL_CTX *context, const struct wf_net_
     if (SSL_CTX_load_verify_file(context, security->ca) != 1)
         return file_fail("who signed the others' certificates", security->ca);
     SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
-    return WEFT_OK;
+    return own_check(context, security);
 }
 
 static enum weft_status context_set(struct tcp_tls_context *tls, SSL_CTX *context,
@@ -240,7 +284,8 @@ static void context_renew(struct tcp_tls_context *tls)
     const struct wf_net_security security = {.proof = tls->proof,
                                              .certificate = tls->files[0],
                                              .key = tls->files[1],
-                                             .ca = tls->files[2]};
+                                             .ca = tls->files[2],
+                                             .name = tls->name[0] ? tls->name : NULL};
     ERR_clear_error();
     SSL_CTX *context = SSL_CTX_new(TLS_method());
     if (context_set(tls, context, &security) != WEFT_OK) {
@@ -263,6 +308,8 @@ enum weft_status wf_tcp_tls_context(const struct wf_net_security *security,
     ERR_clear_error();
     tls->proof = security->proof;
     memcpy(tls->secret, security->secret, sizeof tls->secret);
+    if (security->name)
+        snprintf(tls->name, sizeof tls->name, "%s", security->name);
     tls->context = SSL_CTX_new(TLS_method());
     tls->method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "weft buffers");
     enum weft_status status = files_name(tls, security);
@@ -370,29 +417,6 @@ static enum weft_status tls_result(struct tcp_tls *tls, int result)
                                                        : "the other side and this one do not "
                                                          "prove themselves to each other by TLS");
     }
-}
-
-/* Its common name; "": it has none. */
-static void certificate_name(X509 *certificate, char *out)
-{
-    char name[WF_NET_NAME_MAX];
-    *out = 0;
-    int bytes = certificate ? X509_NAME_get_text_by_NID(X509_get_subject_name(certificate),
-                                                        NID_commonName, name, sizeof name)
-                            : -1;
-    if (bytes > 0 && (size_t)bytes == strlen(name))
-        memcpy(out, name, (size_t)bytes + 1);
-}
-
-void wf_net_certificate_name(const char *path, char out[WF_NET_NAME_MAX])
-{
-    FILE *file = fopen(path, "re");
-    X509 *certificate = file ? PEM_read_X509(file, NULL, NULL, NULL) : NULL;
-    certificate_name(certificate, out);
-    X509_free(certificate);
-    ERR_clear_error();
-    if (file)
-        fclose(file);
 }
 
 enum weft_status wf_tcp_tls_shake(struct tcp_tls *tls, char *out_name)

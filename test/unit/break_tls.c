@@ -298,6 +298,32 @@ static void another_ca(void **state)
     X509_free(shown);
 }
 
+/* One that is somebody else's is this side's own mistake: it does not begin with it, goes on with
+ * what it had when it comes later, and says so itself. */
+static void its_own_name_is_asked_for(void **state)
+{
+    (void)state;
+    struct wf_net *none;
+    struct wf_net_options options = {.security = {.proof = WF_NET_PROOF_TLS,
+                                                  .certificate = files[4],
+                                                  .key = files[5],
+                                                  .ca = ca_file,
+                                                  .name = "c"},
+                                     .events = {&b, up, down, begun, NULL, arrived}};
+    assert_int_equal(wf_net_tcp.create(&options, &none), WEFT_E_INVALID);
+    if (!strstr(wf_last_error(), "is of 'b', and this node is 'c'"))
+        fail_msg("%s", wf_last_error());
+    options.security.name = "b";
+    wf_net_tcp.destroy(b.net);
+    assert_int_equal(wf_net_tcp.create(&options, &b.net), WEFT_OK);
+    assert_true(meets());
+    b_shows(ca, ca_key, "c", -DAY, DAY);
+    assert_true(meets());
+    assert_string_equal(a.name, "b");
+    b_shows(ca, ca_key, "b", -DAY, DAY / 2);
+    assert_true(meets());
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void)
@@ -308,6 +334,7 @@ int main(void)
         TEST(what_cannot_be_used_changes_nothing),
         TEST(a_link_outlives_its_certificate),
         TEST(another_ca),
+        TEST(its_own_name_is_asked_for),
     };
     return cmocka_run_group_tests_name("certificates", tests, NULL, NULL);
 }
