@@ -78,7 +78,8 @@ static enum weft_status leave(struct wf_fabric *f, enum order_kind kind, const c
     return WEFT_OK;
 }
 
-/* As of a moment ago.  WEFT_OK: it may be told of a chain, or is not known at all. */
+/* As it was last shown; who began to drain since then takes nothing either.  WEFT_OK: it may be
+ * told of a chain, or is not known at all. */
 static enum weft_status may_be_told(struct wf_fabric *f, const char *name, uint32_t domain)
 {
     struct wf_fabric_peer peer = {.up = true, .domain_mask = UINT64_MAX};
@@ -91,7 +92,7 @@ static enum weft_status may_be_told(struct wf_fabric *f, const char *name, uint3
         return wf_fail(WEFT_E_NODE, "there is no link to %s now%s%s", name, peer.why[0] ? ": " : "",
                        peer.why);
     if (peer.draining)
-        return wf_fail(WEFT_E_BUSY, "%s drains, and takes nothing new", name);
+        return wf_fail(WEFT_E_BUSY, "%s drains, and takes no chains of others; name another", name);
     if (!(peer.domain_mask >> domain & 1))
         return wf_fail(WEFT_E_INVALID, "%s does not have that domain", name);
     return WEFT_OK;
@@ -161,6 +162,10 @@ static bool offer(struct wf_fabric *f, struct wf_order *order)
             bytes[sizeof(struct wf_fabric_offer) + OFFER_EVENTS * sizeof(struct wf_fabric_event)];
     } m;
     const struct wf_peer_node *peer = wf_peer_find(f, order->name);
+    if (peer && peer->draining) {
+        offer_lost(f, order, "it drains");
+        return true;
+    }
     while (peer && peer->link && order->said < order->count) {
         struct wf_link *link = peer->link;
         uint32_t count = order->count - order->said;
@@ -289,8 +294,9 @@ bool wf_offer_heard(struct wf_link *link, const void *header, uint32_t bytes)
         if (told->events[i].kind != WF_FABRIC_HERE || !wf_stream_offered(link, &told->events[i]))
             return false;
     const struct wf_fabric_event *last = &told->events[told->count - 1];
-    if (!(told->flags & WF_FABRIC_LAST) || !f->options.host.offered)
-        return true;
+    bool drains = atomic_load_explicit(&f->draining, memory_order_relaxed);
+    if (!(told->flags & WF_FABRIC_LAST) || drains || !f->options.host.offered)
+        return true; /* who drains takes nothing, whatever had not been heard there */
     f->figures.offered++;
     f->options.host.offered(f->options.host.context, link->peer->name, link->ours_of[last->domain],
                             last->key);

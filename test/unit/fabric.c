@@ -38,9 +38,10 @@ struct node {
     uint32_t count, held;
     struct known known[BLOCKS_MAX];
     uint32_t known_count;
-    char said[4096]; /* for people, a line each */
-    bool deaf;       /* takes no news */
-    bool busy;       /* gives no blocks */
+    uint32_t offered; /* chains that were handed over to it */
+    char said[4096];  /* for people, a line each */
+    bool deaf;        /* takes no news */
+    bool busy;        /* gives no blocks */
 };
 
 static struct node nodes[NODES];
@@ -130,6 +131,12 @@ struct spec {
     uint64_t lend;
 };
 
+static void offered(void *context, const char *from, uint32_t domain, const uint8_t tip[32])
+{
+    (void)from, (void)domain, (void)tip;
+    ((struct node *)context)->offered++;
+}
+
 static void node_begin(int i, const struct spec *spec)
 {
     struct wf_fabric_options options = world_options(names, NODES, i);
@@ -141,6 +148,7 @@ static void node_begin(int i, const struct spec *spec)
     options.host.each = each;
     options.host.news = news;
     options.host.told = told;
+    options.host.offered = offered;
     if (spec && spec->name)
         options.name = spec->name;
     options.lend_bytes = spec ? spec->lend : 0;
@@ -416,6 +424,30 @@ static void a_chain_that_cannot_be_handed_over_is_told_of(void **state)
     end();
 }
 
+/* What it took would have to go again; who does not know that yet may offer it all the same. */
+static void who_drains_is_handed_nothing(void **state)
+{
+    (void)state;
+    begin(NULL);
+    (void)have(&nodes[0], 1, 50000, true);
+    struct wf_fabric_event event = event_of(1, 50000);
+    (void)peer_of(0, "b");
+    wf_fabric_drain(nodes[1].fabric, true);
+    assert_int_equal(wf_fabric_offer(nodes[0].fabric, "b", &event, 1), WEFT_OK);
+    pass(3000);
+    assert_int_equal(nodes[1].offered, 0);
+    assert_true(peer_of(0, "b").draining);
+    assert_int_equal(wf_fabric_offer(nodes[0].fabric, "b", &event, 1), WEFT_E_BUSY);
+    assert_non_null(strstr(wf_last_error(), "b drains"));
+    wf_fabric_drain(nodes[1].fabric, false);
+    pass(3000);
+    assert_false(peer_of(0, "b").draining);
+    assert_int_equal(wf_fabric_offer(nodes[0].fabric, "b", &event, 1), WEFT_OK);
+    pass(100);
+    assert_int_equal(nodes[1].offered, 1);
+    end();
+}
+
 static void domains_with_another_secret_see_nothing(void **state)
 {
     (void)state;
@@ -683,6 +715,7 @@ int main(void)
         cmocka_unit_test(of_two_nodes_of_one_name_one_has_it),
         cmocka_unit_test(a_node_that_cannot_give_now_is_named_as_that),
         cmocka_unit_test(a_chain_that_cannot_be_handed_over_is_told_of),
+        cmocka_unit_test(who_drains_is_handed_nothing),
         cmocka_unit_test(domains_with_another_secret_see_nothing),
         cmocka_unit_test(who_had_no_room_hears_it_again),
         cmocka_unit_test(more_changes_than_the_log_holds_are_told_anew),
