@@ -321,6 +321,13 @@ static void full_say(struct cli *cli, const struct tally *tally, size_t count, s
                 "floor, or enlarge the pool (pool.size in the configuration, or weft lend SIZE)\n",
                 mine, wf_cli_size(used_bytes, used, sizeof used),
                 wf_cli_size(room.due_bytes, quota, sizeof quota));
+    else if (quota_bytes && used_bytes + block_bytes < quota_bytes / 2)
+        fprintf(stderr,
+                "%s of %s are used, but the pool has room for no more blocks: it is laid out for "
+                "larger ones; lower pool.block_bytes_min, or raise pool.size_max, in the "
+                "configuration\n",
+                wf_cli_size(used_bytes, used, sizeof used),
+                wf_cli_size(quota_bytes, quota, sizeof quota));
     else if (quota_bytes == pool_bytes && pool_bytes)
         fprintf(stderr,
                 "the DRAM pool of %s is used, and what could go is pinned, in use or worth more "

@@ -283,6 +283,7 @@ struct wf_fabric_store {
     void (*done)(struct wf_fabric_store *store, enum weft_status status);
     void *user;
     /* The fabric's: */
+    _Atomic bool cancelled; /* any thread */
     struct wf_fabric_store *next;
     uint32_t tried_count, to;
     uint16_t tried[8];
@@ -295,6 +296,8 @@ struct wf_fabric_store {
     char owner[WF_MEMBER_NAME_MAX + 1];
 };
 void wf_fabric_store(struct wf_fabric *fabric, struct wf_fabric_store *store);
+/* Its `done` comes soon, with WEFT_E_TIMEOUT or its result; harmless after it. */
+void wf_fabric_store_cancel(struct wf_fabric *fabric, struct wf_fabric_store *store);
 /* Whoever keeps that block for this node need not any more; best effort. */
 void wf_fabric_drop(struct wf_fabric *fabric, const uint8_t key[32]);
 /* What other nodes lend to this one: what it is due of it all, and what of that it has not used. */

@@ -67,6 +67,7 @@ struct wf_puts {
     struct wf_fabric_store *waiting, **waiting_end;
     /* Under the fabric's lock: */
     struct wf_fabric_store *asked, **asked_end;
+    bool cancels; /* some store was cancelled */
     uint8_t (*drops)[32];
     uint32_t drop_count;
 };
@@ -76,6 +77,7 @@ struct wf_puts {
 void wf_fabric_store(struct wf_fabric *f, struct wf_fabric_store *store)
 {
     store->next = NULL;
+    store->cancelled = false;
     store->tried_count = store->made = 0;
     store->worst = WEFT_FULL;
     store->wanted = store->copies = f->options.copies;
@@ -90,6 +92,15 @@ void wf_fabric_store(struct wf_fabric *f, struct wf_fabric_store *store)
     pthread_mutex_unlock(&f->lock);
     if (first)
         wf_fabric_wake(f);
+}
+
+void wf_fabric_store_cancel(struct wf_fabric *f, struct wf_fabric_store *store)
+{
+    pthread_mutex_lock(&f->lock);
+    store->cancelled = true;
+    f->puts->cancels = true;
+    pthread_mutex_unlock(&f->lock);
+    wf_fabric_wake(f);
 }
 
 void wf_fabric_drop(struct wf_fabric *f, const uint8_t key[32])
@@ -282,7 +293,8 @@ static void put_send(struct wf_put *put)
 {
     struct wf_fabric *f = put->fabric;
     struct wf_fabric_store *store = put->store;
-    struct wf_link *link = wf_peer_link(f, store->to, store->block.domain);
+    struct wf_link *link = store->cancelled ? NULL
+                                            : wf_peer_link(f, store->to, store->block.domain);
     put->out.message = (struct wf_net_message){
         .header = &put->header,
         .header_bytes = (uint32_t)(sizeof put->header.put + put->header.put.part_count * 8),
@@ -679,6 +691,20 @@ static void impatience(struct wf_fabric *f, uint64_t now_ns)
     }
 }
 
+/* One that waits for its turn is out of the line at once; one that is being sent has to be sent. */
+static void cancels(struct wf_fabric *f)
+{
+    for (uint32_t i = 0; i < WF_PUTS_MAX && f->puts->out; i++) {
+        struct wf_put *put = &f->puts->puts[i];
+        if (!put->store || !put->store->cancelled)
+            continue;
+        if (put->sending)
+            put->out.until_ns = 0;
+        else
+            refused(put, WEFT_E_TIMEOUT);
+    }
+}
+
 static void lenders_count(struct wf_fabric *f)
 {
     uint64_t bytes = 0, unused = 0;
@@ -711,19 +737,22 @@ void wf_puts_run(struct wf_fabric *f, uint64_t now_ns)
 {
     struct wf_puts *puts = f->puts;
     pthread_mutex_lock(&f->lock);
-    bool drops = puts->drop_count > 0;
+    bool drops = puts->drop_count > 0, cancelled = puts->cancels;
+    puts->cancels = false;
     *puts->waiting_end = puts->asked;
     puts->asked = NULL;
     puts->asked_end = &puts->asked;
     pthread_mutex_unlock(&f->lock);
     if (drops)
         drops_say(f);
+    if (cancelled)
+        cancels(f);
     struct wf_fabric_store *store = puts->waiting;
     puts->waiting = NULL;
     puts->waiting_end = &puts->waiting;
     while (store) {
         struct wf_fabric_store *next = store->next;
-        enum weft_status status = put_one(f, store, now_ns);
+        enum weft_status status = store->cancelled ? WEFT_E_TIMEOUT : put_one(f, store, now_ns);
         if (status == WEFT_PENDING)
             store_wait(f, store);
         else if (status != WEFT_OK)

@@ -320,13 +320,14 @@ static uint32_t remote_reap(struct wf_tier *tier, struct wf_tier_request **out, 
     return count;
 }
 
-/* A store has its own patience. */
 static void remote_cancel(struct wf_tier *tier, struct wf_tier_request *r)
 {
     struct tier *t = of(tier);
     struct wf_fabric *fabric = wf_peers_enter(t->peers);
     if (fabric && r->op == WF_TIER_READ)
         wf_fabric_cancel(fabric, &op_of(r)->u.fetch);
+    else if (fabric && r->op == WF_TIER_WRITE)
+        wf_fabric_store_cancel(fabric, &op_of(r)->u.store);
     wf_peers_leave(t->peers);
 }
 

@@ -759,6 +759,25 @@ def a_name_that_is_taken_is_told_on_both_sides():
 
 
 @case
+def what_waits_for_a_bound_does_not_hold_up_the_end():
+    """Blocks in line for memory of others are given up when the node is told to stop."""
+    secret, data = blob("cluster.secret", 32, 5), blob("bound.data", 20 << 20, 19)
+    os.chmod(secret, 0o600)
+    forget()
+    nodes = [start("left", secret), start("right", secret, WEFT_FABRIC_LEND="32MB")]
+    left = ("--socket", place("left.sock"))
+    until_both_see_each_other()
+    until("what is lent is known", lambda: sees("left")[0]["lent_bytes"] == 32 << 20)
+    weft("put", "--key", "bound", "--block-bytes", "1MiB", data, *left)
+    weft("fabric", "limit", "domain", "default", "1", *left)
+    weft("demote", "--key", "bound", "--block-bytes", "1MiB", "--blocks", "20", "--wait", "0.2", *left, expect=None)
+    for node in nodes:
+        stop_node(node)
+    log = nodes[0].stderr.read().decode()
+    check("does not end" not in log, log)
+
+
+@case
 def a_node_is_shown_where_it_can_be_called():
     """Not at the port that it called from; nor, with its name, where another of that name was."""
     secret, ports = blob("cluster.secret", 32, 5), [free_port() for _ in range(3)]
