@@ -11,19 +11,16 @@
 #define CALIBRATE_S 0.02
 #define EMPTY_READS 20001
 
-struct bench_options wf_bench_options = {.block_bytes = BENCH_UNSAID,
-                                         .blocks = BENCH_UNSAID,
-                                         .tier_bytes = BENCH_UNSAID,
-                                         .nodes = BENCH_UNSAID,
-                                         .seconds = BENCH_UNSAID,
-                                         .layers = BENCH_UNSAID,
-                                         .layer_ms = BENCH_UNSAID,
-                                         .mbit = BENCH_UNSAID,
-                                         .rounds = 5,
-                                         .readers = 1,
-                                         .records = 20000,
-                                         .depth = 32,
-                                         .dir = "/var/tmp"};
+#define UNSAID                                                                           \
+    {                                                                                    \
+        .block_bytes = BENCH_UNSAID, .blocks = BENCH_UNSAID, .tier_bytes = BENCH_UNSAID, \
+        .nodes = BENCH_UNSAID, .seconds = BENCH_UNSAID, .layers = BENCH_UNSAID,          \
+        .layer_ms = BENCH_UNSAID, .mbit = BENCH_UNSAID, .rounds = 5, .readers = 1,       \
+        .records = 20000, .depth = 32, .dir = folder                                     \
+    }
+static const char folder[] = "/var/tmp";
+struct bench_options wf_bench_options = UNSAID;
+static const struct bench_options unsaid = UNSAID;
 
 static const struct cli_word words[] = {
     {"local", "pin, put, get, match and key derivation against a node on this host"},
@@ -154,12 +151,45 @@ void wf_bench_forget(struct bench_series *series)
     *series = (struct bench_series){0};
 }
 
+/* "nvme, restart, overlap: where ...; net: 2": is it for this word? */
+static bool is_for(const char *help, const char *word)
+{
+    size_t length = strlen(word);
+    for (const char *at = help; (at = strstr(at, word)); at += length)
+        if ((at == help || at[-1] == ' ') && (at[length] == ':' || at[length] == ','))
+            return true;
+    return false;
+}
+
+/* An option that says of which benchmarks it is, is refused where it has no effect. */
+static int options_check(struct cli *cli, int which)
+{
+    for (const struct cli_option *option = options; option->name; option++) {
+        size_t at = (size_t)((const char *)option->to - (const char *)&wf_bench_options);
+        bool said = memcmp(option->to, (const char *)&unsaid + at, sizeof(uint64_t)) != 0;
+        bool all = true;
+        for (const struct cli_word *word = words; word->name; word++) {
+            size_t length = strlen(word->name);
+            all &= strncmp(option->help, word->name, length) != 0 ||
+                   (option->help[length] != ':' && option->help[length] != ',');
+        }
+        if (said && !all && !is_for(option->help, words[which].name))
+            return wf_cli_fail(cli, CLI_USAGE,
+                               "--%s has no effect on %s, but on %.*s; leave it out", option->name,
+                               words[which].name, (int)strcspn(option->help, ":"), option->help);
+    }
+    return CLI_OK;
+}
+
 static int run(struct cli *cli)
 {
     static int (*const runs[])(
         struct cli *) = {wf_bench_local,   wf_bench_watch,   wf_bench_nvme,
                          wf_bench_restart, wf_bench_overlap, wf_bench_resp,
                          wf_bench_cluster, wf_bench_net,     wf_bench_hand_over};
+    int which = wf_cli_choose(cli);
+    if (which < 0 || options_check(cli, which) != CLI_OK)
+        return CLI_USAGE;
     return wf_cli_run_word(cli, runs);
 }
 

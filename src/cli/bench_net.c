@@ -390,6 +390,9 @@ int wf_bench_net(struct cli *cli)
     wf_bench_default(&wf_bench_options.nodes, 2);
     wf_bench_default(&wf_bench_options.block_bytes, 1 << 20);
     wf_bench_default(&wf_bench_options.seconds, 2);
+    if (!wf_bench_options.seconds || wf_bench_options.seconds > 3600)
+        return wf_cli_fail(cli, CLI_USAGE, "--seconds %llu; 1 to 3600 can be",
+                           (unsigned long long)wf_bench_options.seconds);
     if (wf_bench_options.nodes != 2)
         return wf_cli_fail(cli, CLI_USAGE, "bench net is between 2 nodes, not %llu",
                            (unsigned long long)wf_bench_options.nodes);

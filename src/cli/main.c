@@ -30,8 +30,22 @@ static const char *command_name_at(void *context, int index)
     return wf_cli_commands[index] ? wf_cli_commands[index]->name : NULL;
 }
 
+/* Of the commands that have words, which has this one? */
+static const char *command_of_word(const char *word)
+{
+    for (int i = 0; wf_cli_commands[i]; i++)
+        for (const struct cli_word *w = wf_cli_commands[i]->words; w && w->name; w++)
+            if (strcmp(w->name, word) == 0)
+                return wf_cli_commands[i]->name;
+    return NULL;
+}
+
 static int unknown(struct cli *cli, const char *typed)
 {
+    const char *of = command_of_word(typed);
+    if (of)
+        return wf_cli_fail(cli, CLI_USAGE, "there is no command '%s'; did you mean 'weft %s %s'?",
+                           typed, of, typed);
     const char *nearest = wf_cli_nearest(typed, command_name_at, NULL);
     if (nearest)
         return wf_cli_fail(cli, CLI_USAGE, "there is no command '%s'; did you mean '%s'?", typed,

@@ -108,6 +108,7 @@ def bench_hand_over_measures():
                       "wrong_bytes": 0}, figures)
     check(not left_behind(), "left behind:", left_behind())
     check("evenly" in weft("bench", "hand-over", "--layers", "3", expect=2).stderr.decode())
+    check("no effect on net, but on hand-over" in weft("bench", "net", "--mbit", "1", expect=2).stderr.decode())
 
 
 @case
