@@ -810,8 +810,9 @@ WEFT_CHECKED WEFT_API enum weft_status weft_fence(struct weft *w, const char *ti
  * Returns when this node has been told; weft_match() there says what has arrived.  All of the chain
  * must be in this node's DRAM or on its own tiers; what was read back with loss is taken by a node
  * whose domain takes that quality.  WEFT_E_NOT_FOUND: no such node, or no such block;
- * WEFT_E_BUSY: too many chains are on their way, or it drains; WEFT_E_INVALID: this node is
- * alone. */
+ * WEFT_E_BUSY: too many chains are on their way; WEFT_E_INVALID: this node is alone.  That the
+ * other node is away, drains or does not have the domain is no failure: it is counted, and an
+ * event. */
 WEFT_CHECKED WEFT_API enum weft_status weft_hand_over(struct weft *w, const struct weft_key *tip,
                                                       const char *node);
 

@@ -226,7 +226,8 @@ static enum weft_status try_one(struct bench *b, enum way way)
     return status;
 }
 
-/* Pushes and hand-overs are hints: one that came to nothing is counted, and made again. */
+/* Pushes and hand-overs are hints, and a fetch may be too late: what came to nothing is counted,
+ * and made again. */
 static enum weft_status run_one(struct bench *b, enum way way)
 {
     enum weft_status status = WEFT_E_TIMEOUT;

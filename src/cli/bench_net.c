@@ -20,17 +20,20 @@
 #include "cli/bench_net.h"
 
 #define ANSWER_MAX ((size_t)256 << 10)
+#define CPUS_FEW 8
 #define WORKING_SET ((uint64_t)256 << 20)
 #define LINES 8u /* of progress, for the rounds over TCP */
 
 /* --------------------------------------------------------------------------------- processes */
 
-/* Half of what CPUs there are to each host.  On few of them the scheduler has at times both ends on
- * one, for as long as they live, and that end to end is a quarter slower: theirs and ours alike. */
+/* Half of the CPUs to each host, where there are few.  There the scheduler has at times both ends
+ * on one, for as long as they live, and that end to end is a quarter slower: theirs and ours alike.
+ */
 static void cpus_take(int host)
 {
     cpu_set_t all, half;
-    if (sched_getaffinity(0, sizeof all, &all) != 0 || CPU_COUNT(&all) < 2)
+    if (sched_getaffinity(0, sizeof all, &all) != 0 || CPU_COUNT(&all) < 2 ||
+        CPU_COUNT(&all) > CPUS_FEW)
         return;
     CPU_ZERO(&half);
     size_t cpus = (size_t)CPU_COUNT(&all);

@@ -175,6 +175,11 @@ void *wf_cli_alloc(size_t bytes); /* zeroed; out of memory ends the program with
 /* Connect as the options say.  CLI_OK, or an exit code after a sentence. */
 int wf_cli_connect(struct cli *cli);
 
+/* The first page of an answer, without a sentence when there is none (NULL), as for who may not
+ * ask. */
+json_t *wf_cli_ask(struct cli *cli, const char *what);
+/* What the node says of the domain that this command is of; NULL: nothing. */
+json_t *wf_cli_domain_ask(struct cli *cli);
 /* Ask the node, following "next" until the lists have `rows_max` rows (0: to the end) and joining
  * them; the answer is for json_decref(). */
 int wf_cli_query(struct cli *cli, const char *what, uint64_t cursor, uint64_t rows_max,
@@ -289,10 +294,10 @@ struct cli_chain {
 /* Connect and open it, of `blocks` blocks where --key names it.  What is open is closed by
  * wf_cli_chain_close(), also after a failure. */
 int wf_cli_chain_open(struct cli *cli, uint64_t blocks, struct cli_chain *out);
-/* Where nodes keep a directory in parts: ask others about what of it is not known here, a second at
- * most.  True: more than `known` of its blocks are there. */
+/* Where nodes keep a directory in parts: ask others about what of it is not known here.  True: more
+ * than `known` of its blocks are there. */
 bool wf_cli_chain_ask(struct weft_format *format, const struct weft_key *keys, size_t count,
-                      size_t known);
+                      size_t known, uint32_t within_ms);
 /* Set `present` and `dram`. */
 int wf_cli_chain_look(struct cli *cli, struct cli_chain *chain);
 void wf_cli_chain_close(struct cli_chain *chain);

@@ -602,9 +602,7 @@ void wf_explain_story(const json_t *event, size_t more, const json_t *last)
 /* Does the node keep only a part of the directory of who has what? */
 static bool in_parts(struct cli *cli)
 {
-    json_t *answer = NULL;
-    if (wf_cli_query(cli, "fabric", 0, 0, &answer) != CLI_OK)
-        return false;
+    json_t *answer = wf_cli_ask(cli, "fabric");
     bool parts = number(json_object_get(answer, "self"), "directory_parts") > 0;
     json_decref(answer);
     return parts;

@@ -265,10 +265,30 @@ static int done(struct cli *cli, enum weft_status status, const char *what, cons
     return CLI_OK;
 }
 
+/* Why node `name` takes no chain now, as far as it is known to who asks; "": it may. */
+static void takes_none(struct cli *cli, const char *name, char *out, size_t size)
+{
+    json_t *answer = wf_cli_ask(cli, "fabric"), *node;
+    size_t index;
+    *out = 0;
+    json_array_foreach (json_object_get(answer, "nodes"), index, node) {
+        const char *state = text_of(node, "state"), *why = text_of(node, "why");
+        if (strcmp(text_of(node, "name"), name) != 0)
+            continue;
+        if (strcmp(state, "away") == 0 || strcmp(state, "no member") == 0)
+            snprintf(out, size, "%.63s is %s%s%s", name, state, *why ? ": " : "", why);
+        else if (strcmp(state, "draining") == 0)
+            snprintf(out, size, "%.63s drains, and takes nothing new", name);
+        else if (json_integer_value(json_object_get(node, "domains")) == 0)
+            snprintf(out, size, "%.63s has none of this node's domains", name);
+    }
+    json_decref(answer);
+}
+
 static int hand_over(struct cli *cli)
 {
     struct cli_chain chain = {0};
-    char sentence[256];
+    char sentence[256], why[256];
     if (cli->word_count != 2)
         return wf_cli_fail(cli, CLI_USAGE, "say to whom: weft fabric hand-over NODE --key NAME");
     int code = wf_cli_chain_open(cli, blocks, &chain);
@@ -276,6 +296,10 @@ static int hand_over(struct cli *cli)
         code = wf_cli_chain_look(cli, &chain);
     if (code == CLI_OK && !chain.present)
         code = wf_cli_fail(cli, CLI_MISS, "no block of that chain is here");
+    if (code == CLI_OK)
+        takes_none(cli, cli->words[1], why, sizeof why);
+    if (code == CLI_OK && *why)
+        code = wf_cli_fail(cli, CLI_REFUSED, "the chain is not handed over: %s", why);
     if (code == CLI_OK) {
         enum weft_status status = weft_hand_over(cli->weft, &chain.keys[chain.present - 1],
                                                  cli->words[1]);
@@ -411,7 +435,11 @@ static int bound_read(struct cli *cli, enum weft_limit what, bool all, uint64_t 
         return share_read(cli, text, out);
     *out = WEFT_LIMIT_AS_ALL;
     bool one = what == WEFT_LIMIT_LINK && !all;
-    return one && strcmp(text, "default") == 0 ? CLI_OK : size_read(cli, text, out);
+    if (one && strcmp(text, "default") == 0)
+        return CLI_OK;
+    int code = size_read(cli, text, out);
+    *out -= *out == WEFT_LIMIT_AS_ALL; /* that many bytes is no bound either */
+    return code;
 }
 
 static int limit(struct cli *cli)

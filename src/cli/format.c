@@ -9,7 +9,6 @@
 
 #include "cli/cli.h"
 
-#define ASK_MS 1000u
 #define TOKENS_MAX (16u << 20)
 #define OTHER_SIZES_MAX 256
 #define IDENTITY_MAX 4092 /* weft_key_from_bytes takes 4096; four are for the block's number */
@@ -299,10 +298,10 @@ int wf_cli_chain_open(struct cli *cli, uint64_t blocks, struct cli_chain *out)
 }
 
 bool wf_cli_chain_ask(struct weft_format *format, const struct weft_key *keys, size_t count,
-                      size_t known)
+                      size_t known, uint32_t within_ms)
 {
     size_t present = 0;
-    enum weft_status status = weft_find_keys(format, keys, count, ASK_MS, &present);
+    enum weft_status status = weft_find_keys(format, keys, count, within_ms, &present);
     return status >= 0 && present > known;
 }
 

@@ -17,8 +17,9 @@
 #include "cli/file.h"
 #include "sys/clock.h"
 
-#define WINDOW 16u /* blocks held, and on their way up, at a time */
-#define WAIT_S 120 /* for one of them */
+#define WINDOW 16u   /* blocks held, and on their way up, at a time */
+#define ASK_MS 1000u /* of others, where a directory is in parts */
+#define WAIT_S 120   /* for one of them */
 
 static bool verify;
 static const char *output = "-";
@@ -168,13 +169,25 @@ static int report(struct cli *cli, size_t got, size_t count, uint64_t bytes,
     return got == count ? CLI_OK : CLI_MISS;
 }
 
-/* Whether what was not there is worth another try, now that it has been waited for. */
+/* Whether what is not there is worth another try, now that others were asked about it, or tiers
+ * waited for; each once. */
+struct tries {
+    bool asked, waited;
+};
+
 static bool again(struct cli *cli, struct weft_format *format, const struct weft_key *keys,
-                  size_t count, size_t got, bool *waited)
+                  size_t count, struct tries *tries)
 {
-    bool first = !*waited;
-    *waited = true;
-    return first && (wf_cli_chain_ask(format, keys, count, got) || wf_cli_opening_wait(cli));
+    size_t known = 0;
+    if (!tries->asked) {
+        tries->asked = true;
+        if (weft_match_keys(format, keys, count, &known) == WEFT_OK && known < count &&
+            wf_cli_chain_ask(format, keys, count, known, ASK_MS))
+            return true;
+    }
+    bool first = !tries->waited;
+    tries->waited = true;
+    return first && wf_cli_opening_wait(cli);
 }
 
 static int get_chain(struct cli *cli, struct weft_format *format, const struct weft_key *keys,
@@ -184,7 +197,7 @@ static int get_chain(struct cli *cli, struct weft_format *format, const struct w
     uint8_t *copy = verify ? wf_cli_alloc(block_bytes) : NULL;
     uint64_t left = bytes_wanted ? bytes_wanted : UINT64_MAX, before = left;
     enum weft_status status = WEFT_OK;
-    bool waited = false;
+    struct tries tries = {0};
     int code = CLI_OK;
     struct cli_progress progress;
     wf_cli_progress_init(&progress, "get");
@@ -209,7 +222,7 @@ static int get_chain(struct cli *cli, struct weft_format *format, const struct w
         }
         if (code == CLI_OK && left && got < count &&
             (pins.blocks < window || status == WEFT_MISS)) {
-            if (!again(cli, format, keys, count, got, &waited))
+            if (!again(cli, format, keys, count, &tries))
                 break;
             status = WEFT_OK;
         }

@@ -46,15 +46,9 @@ static void state_say(struct cli *cli, const char *name, char *out, size_t capac
  * there; UINT64_MAX: that is not known. */
 static uint64_t blocks_in_dram(struct cli *cli, uint64_t block_bytes)
 {
-    uint64_t quota = 0;
-    size_t index;
-    json_t *answer = NULL, *domain;
-    if (wf_cli_query(cli, "status", 0, 0, &answer) != CLI_OK)
-        return UINT64_MAX;
-    json_array_foreach (json_object_get(answer, "domains"), index, domain)
-        if (!cli->domain ? index == 0 : strcmp(word(domain, "name"), cli->domain) == 0)
-            quota = (uint64_t)json_integer_value(json_object_get(domain, "quota_bytes"));
-    json_decref(answer);
+    json_t *domain = wf_cli_domain_ask(cli);
+    uint64_t quota = (uint64_t)json_integer_value(json_object_get(domain, "quota_bytes"));
+    json_decref(domain);
     return quota && block_bytes ? quota / block_bytes : UINT64_MAX;
 }
 

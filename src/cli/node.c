@@ -70,6 +70,29 @@ static void pages_join(json_t *whole, json_t *page)
     }
 }
 
+json_t *wf_cli_ask(struct cli *cli, const char *what)
+{
+    char *text = NULL;
+    json_t *answer = weft_query(cli->weft, what, 0, &text) == WEFT_OK ? json_loads(text, 0, NULL)
+                                                                      : NULL;
+    weft_text_free(text);
+    return answer;
+}
+
+json_t *wf_cli_domain_ask(struct cli *cli)
+{
+    const char *mine = cli->domain ? cli->domain : getenv("WEFT_DOMAIN");
+    json_t *answer = wf_cli_ask(cli, "domains"), *domain, *found = NULL;
+    size_t index;
+    json_array_foreach (json_object_get(answer, "domains"), index, domain) {
+        const char *name = json_string_value(json_object_get(domain, "name"));
+        if (!found && name && strcmp(name, mine && *mine ? mine : "default") == 0)
+            found = json_incref(domain);
+    }
+    json_decref(answer);
+    return found;
+}
+
 int wf_cli_query(struct cli *cli, const char *what, uint64_t cursor, uint64_t rows_max,
                  json_t **out)
 {

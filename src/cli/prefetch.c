@@ -12,7 +12,8 @@
 
 #define LOOK_US_LEAST 2000u /* between two looks; twice as long each time */
 #define LOOK_US_MOST 20000u
-#define ASK_S 0.25 /* nothing more came for so long: is it still on its way? */
+#define ASK_S 0.25   /* nothing more came for so long: is it still on its way? */
+#define ASK_MS 1000u /* of others at most, where a directory is in parts */
 #define BY_MS_MAX 3600000u
 
 static uint64_t blocks = 1, by_ms;
@@ -40,9 +41,12 @@ static int fetch(struct cli *cli, struct cli_chain *chain, uint32_t *coming)
     double asked_s = wf_cli_now_s(), until_s = asked_s + (double)by_ms / 1e3;
     size_t came = 0;
     unsigned look_us = LOOK_US_LEAST;
-    (void)wf_cli_chain_ask(chain->format, chain->keys, chain->count, 0);
+    (void)wf_cli_chain_ask(chain->format, chain->keys, chain->count, 0,
+                           by_ms < ASK_MS ? (uint32_t)by_ms : ASK_MS);
+    double due_ms = 1e3 * (until_s - wf_cli_now_s());
     enum weft_status status = weft_prefetch_keys(chain->format, chain->keys, chain->count,
-                                                 (uint32_t)by_ms, coming);
+                                                 by_ms ? due_ms > 1 ? (uint32_t)due_ms : 1 : 0,
+                                                 coming);
     if (status != WEFT_OK && status != WEFT_MISS)
         return wf_cli_fail_status(cli, status, "cannot prefetch");
     int code = wf_cli_chain_look(cli, chain);
@@ -136,7 +140,7 @@ const struct cli_command wf_cmd_prefetch = {
         "over, and says how many blocks are late.  Without, it returns at once, and the blocks "
         "come when nothing more urgent is to do.\n\n"
         "Where nodes keep a directory in parts, what this one does not know of is asked of the "
-        "others first, for up to a second.\n\n"
+        "others first, for up to a second of the time that is given.\n\n"
         "Where DRAM is full, what goes first by the policy's order makes room; what of it is on no "
         "tier yet is written to one before.  What cannot have room is said at once, and not waited "
         "for.\n\n"

@@ -194,23 +194,12 @@ static int batch_put(struct cli *cli, struct weft_format *format, const struct i
     return CLI_OK;
 }
 
-/* What the node's own user may know; 0: someone else asks. */
-static uint64_t pool_size(struct cli *cli)
-{
-    json_t *answer = NULL;
-    if (wf_cli_query(cli, "status", 0, 0, &answer) != CLI_OK)
-        return 0;
-    json_int_t bytes = json_integer_value(
-        json_object_get(json_object_get(answer, "pool"), "bytes"));
-    json_decref(answer);
-    return (uint64_t)bytes;
-}
-
 /* The DRAM that the caller's domain may use, as far as it is told. */
 struct room {
     const char *domain;
     uint64_t used_bytes, quota_bytes; /* the quota is the pool when there is none */
-    uint64_t pool_bytes;              /* 0: not known */
+    uint64_t pool_bytes;              /* 0: not known, as somebody else than the node's user asks */
+    uint64_t pool_used_bytes;
     uint64_t due_bytes;
     /* At most so much can be its own now, as others keep what they have of their due.  Who sees
      * only his own domain does not know the others: then, and without any, it is the quota. */
@@ -222,12 +211,23 @@ static uint64_t bytes_of(const json_t *domain, const char *key)
     return (uint64_t)json_integer_value(json_object_get(domain, key));
 }
 
+static void pool_ask(struct cli *cli, struct room *room)
+{
+    json_t *answer = NULL;
+    if (wf_cli_query(cli, "status", 0, 0, &answer) != CLI_OK)
+        return;
+    room->pool_bytes = bytes_of(json_object_get(answer, "pool"), "bytes");
+    room->pool_used_bytes = bytes_of(json_object_get(answer, "pool"), "used_bytes");
+    json_decref(answer);
+}
+
 static struct room room_ask(struct cli *cli)
 {
     const char *mine = cli->domain ? cli->domain : getenv("WEFT_DOMAIN");
-    struct room room = {.domain = mine ? mine : "default", .pool_bytes = pool_size(cli)};
+    struct room room = {.domain = mine ? mine : "default"};
     json_t *answer = NULL, *domain;
     size_t index;
+    pool_ask(cli, &room);
     if (wf_cli_query(cli, "domains", 0, 0, &answer) != CLI_OK)
         answer = NULL;
     uint64_t others = 0;
@@ -321,13 +321,13 @@ static void full_say(struct cli *cli, const struct tally *tally, size_t count, s
                 "floor, or enlarge the pool (pool.size in the configuration, or weft lend SIZE)\n",
                 mine, wf_cli_size(used_bytes, used, sizeof used),
                 wf_cli_size(room.due_bytes, quota, sizeof quota));
-    else if (quota_bytes && used_bytes + block_bytes < quota_bytes / 2)
+    else if (room.pool_bytes && room.pool_used_bytes + block_bytes < room.pool_bytes / 2)
         fprintf(stderr,
                 "%s of %s are used, but the pool has room for no more blocks: it is laid out for "
                 "larger ones; lower pool.block_bytes_min, or raise pool.size_max, in the "
                 "configuration\n",
-                wf_cli_size(used_bytes, used, sizeof used),
-                wf_cli_size(quota_bytes, quota, sizeof quota));
+                wf_cli_size(room.pool_used_bytes, used, sizeof used),
+                wf_cli_size(room.pool_bytes, quota, sizeof quota));
     else if (quota_bytes == pool_bytes && pool_bytes)
         fprintf(stderr,
                 "the DRAM pool of %s is used, and what could go is pinned, in use or worth more "

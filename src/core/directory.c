@@ -327,6 +327,7 @@ static void erase(struct wf_directory *d, uint32_t at, uint8_t told)
         .domain = e->domain,
         .bytes = e->bytes,
         .depth = e->depth,
+        .tiers = tiers,
     };
     assert(e->child == WF_DIRECTORY_NONE);
     /* Archives that it belongs to, and no child of it did, end with it. */

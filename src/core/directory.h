@@ -67,6 +67,7 @@ struct wf_directory_dropped {
     uint16_t domain;
     uint32_t bytes, depth;
     unsigned tier;
+    uint8_t tiers;             /* that have it, this one among them */
     enum weft_quality quality; /* of its copy there */
 };
 

@@ -660,11 +660,15 @@ const char *wf_route_action_name(enum wf_route_action action)
     return names[action];
 }
 
-/* Without exponents, to three digits. */
+/* Without exponents. */
 static const char *seconds_say(double s, char out[16])
 {
-    bool tiny = s > 0 && s < 1e-3;
-    snprintf(out, 16, s >= 1000 ? "%.0f %s" : "%.3g %s", tiny ? s * 1e6 : s, tiny ? "us" : "s");
+    if (s > 0 && s < 0.9995e-3)
+        snprintf(out, 16, s < 0.5e-9 ? "0 us" : "%.3g us", s * 1e6 < 1e-3 ? 0.001 : s * 1e6);
+    else if (s < 999.5)
+        snprintf(out, 16, "%.3g s", s);
+    else
+        snprintf(out, 16, s < 1e9 ? "%.0f s" : "for ever", s);
     return out;
 }
 

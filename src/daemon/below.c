@@ -128,7 +128,8 @@ static void dropped(void *context, const struct wf_directory_dropped *block)
         return;
     }
     bool peers = lower->config->peers, waits = peers && wf_others_keep(lower, block);
-    bool went = peers && !waits && below->node_went;
+    bool only = block->tiers == 1u << block->tier;
+    bool went = peers && only && !waits && below->node_went;
     struct wf_block_move move = {.what = went ? "missing" : "let_go",
                                  .reason = went ? "node" : below->dropping,
                                  .tier = lower->config->name,

@@ -180,8 +180,6 @@ static enum weft_status check_proof(const struct wf_config *config, bool near)
 
 static enum weft_status check_rest(const struct wf_config *config)
 {
-    if (!config->fabric_name[0])
-        return wrong(config, "fabric.name", "'' is no name; write one of a-z, 0-9, dot and hyphen");
     if (config->fabric_lend_bytes && config->fabric_lend_bytes < LEND_BYTES_LEAST)
         return wrong(config, "fabric.lend", "%llu bytes are too few to be lent; write 1MB or more",
                      (unsigned long long)config->fabric_lend_bytes);
@@ -196,6 +194,8 @@ enum weft_status wf_config_finish_fabric(struct wf_config *config)
 {
     if (!wf_config_has_fabric(config))
         return WEFT_OK;
+    if (!config->fabric_name[0])
+        return wrong(config, "fabric.name", "'' is no name; write one of a-z, 0-9, dot and hyphen");
     if (wf_locality_check(config->fabric_place) != WEFT_OK)
         return wrong_as_told(config, "fabric.place");
     bool near = true, advertised_near;

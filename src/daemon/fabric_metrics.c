@@ -19,7 +19,7 @@ static const struct {
 } figures[] = {
     {"epoch", "Of the lease that this node has, or had last.", AT(standing.epoch), false},
     {"nodes_up", "Other nodes that are there, and believed.", AT(nodes_up), false},
-    {"nodes_lost", "Times that a node that was there was not any more.", AT(nodes_lost), true},
+    {"nodes_lost", "Ends of links to nodes that were there.", AT(nodes_lost), true},
     {"replica_copies", "Copies of blocks known of on other nodes.", AT(replica_copies), false},
     {"replica_below", "Of them, those on other nodes' tiers alone.", AT(replica_below), false},
     {"replica_copies_max", "How many there is room for.", AT(replica_copies_max), false},
@@ -39,7 +39,8 @@ static const struct {
      AT(fetches_lossy), true},
     {"fetch_corrupt", "Of them, those that were wrong wherever they came from.", AT(fetch_corrupt),
      true},
-    {"fetch_timeouts", "Of them, those that nobody answered in time.", AT(fetch_timeouts), true},
+    {"fetch_timeouts", "Of them, those that nobody answered in time, or whose node went.",
+     AT(fetch_timeouts), true},
     {"fetched_bytes", "Payload read from other nodes.", AT(fetched_bytes), true},
     {"serves", "Reads of other nodes that were answered with bytes.", AT(serves), true},
     {"serves_lossy", "Of them, those of blocks that are less exact than they were put.",

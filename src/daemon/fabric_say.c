@@ -342,8 +342,8 @@ static void limit_tell(struct wf_node *node, const struct wf_fabric_say_message 
 static enum weft_status limit(struct wf_node *node, const struct wf_fabric_say_message *request)
 {
     uint32_t domain = 0;
-    if (request->bytes == WEFT_LIMIT_AS_ALL &&
-        (request->limit != WEFT_LIMIT_LINK || !request->name[0]))
+    bool of_node = request->limit == WEFT_LIMIT_LINK && request->name[0];
+    if (request->bytes == WEFT_LIMIT_AS_ALL && request->limit != WEFT_LIMIT_SHARE && !of_node)
         return wf_fail(WEFT_E_INVALID, "only a node has the bound of all; give 0 for no bound");
     if (request->limit == WEFT_LIMIT_LINK)
         return wf_fabric_limit(node->fabric, WF_FABRIC_LIMIT_LINK, request->name, 0,

@@ -453,7 +453,10 @@ static void answered(struct wf_fabric *f, struct wf_fabric_fetch *fetch, enum we
         peer->read_corrupt++;
         fetch->worst = WEFT_E_CORRUPT;
     }
-    go_on(f, fetch, status == WEFT_OK ? WEFT_E_CORRUPT : WEFT_E_TIMEOUT);
+    go_on(f, fetch,
+          status == WEFT_OK       ? WEFT_E_CORRUPT
+          : status == WEFT_E_NODE ? WEFT_E_NODE
+                                  : WEFT_E_TIMEOUT);
 }
 
 /* The profile is not here: of whom it came the same is asked again, decoded. */

@@ -78,34 +78,13 @@ static enum weft_status leave(struct wf_fabric *f, enum order_kind kind, const c
     return WEFT_OK;
 }
 
-/* As it was last shown; who began to drain since then takes nothing either.  WEFT_OK: it may be
- * told of a chain, or is not known at all. */
-static enum weft_status may_be_told(struct wf_fabric *f, const char *name, uint32_t domain)
-{
-    struct wf_fabric_peer peer = {.up = true, .domain_mask = UINT64_MAX};
-    pthread_mutex_lock(&f->lock);
-    for (uint32_t i = 0; i < f->shown_count; i++)
-        if (strcmp(f->shown[i].name, name) == 0)
-            peer = f->shown[i];
-    pthread_mutex_unlock(&f->lock);
-    if (!peer.up)
-        return wf_fail(WEFT_E_NODE, "there is no link to %s now%s%s", name, peer.why[0] ? ": " : "",
-                       peer.why);
-    if (peer.draining)
-        return wf_fail(WEFT_E_BUSY, "%s drains, and takes no chains of others; name another", name);
-    if (!(peer.domain_mask >> domain & 1))
-        return wf_fail(WEFT_E_INVALID, "%s does not have that domain", name);
-    return WEFT_OK;
-}
-
 enum weft_status wf_fabric_offer(struct wf_fabric *f, const char *name,
                                  const struct wf_fabric_event *blocks, uint32_t count)
 {
     if (count == 0 || count > WF_FABRIC_OFFER_MAX)
         return wf_fail(WEFT_E_INVALID, "a chain of %u blocks cannot be handed over; 1 to %u can",
                        count, WF_FABRIC_OFFER_MAX);
-    enum weft_status status = may_be_told(f, name, blocks[0].domain);
-    return status == WEFT_OK ? leave(f, OFFER, name, blocks, count) : status;
+    return leave(f, OFFER, name, blocks, count);
 }
 
 enum weft_status wf_fabric_forget(struct wf_fabric *f, uint32_t domain, const uint8_t key[32])

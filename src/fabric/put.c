@@ -209,7 +209,7 @@ static void sent(struct wf_net_message *message, enum weft_status status)
         put_free(put);
     } else if (put->ended == WEFT_OK || put->ended == WEFT_EXISTS) {
         done(put, put->ended);
-    } else if (put->ended != WEFT_PENDING || status != WEFT_OK) {
+    } else if (put->ended != WEFT_PENDING || status != WEFT_OK || put->store->cancelled) {
         refused(put, put->ended != WEFT_PENDING ? put->ended : WEFT_E_TIMEOUT);
     }
 }
@@ -691,7 +691,8 @@ static void impatience(struct wf_fabric *f, uint64_t now_ns)
     }
 }
 
-/* One that waits for its turn is out of the line at once; one that is being sent has to be sent. */
+/* One that waits for its turn is out of the line with the next tick; one that is being sent has to
+ * be sent, and nobody waits for its answer then. */
 static void cancels(struct wf_fabric *f)
 {
     for (uint32_t i = 0; i < WF_PUTS_MAX && f->puts->out; i++) {
@@ -740,6 +741,8 @@ void wf_puts_run(struct wf_fabric *f, uint64_t now_ns)
     bool drops = puts->drop_count > 0, cancelled = puts->cancels;
     puts->cancels = false;
     *puts->waiting_end = puts->asked;
+    while (*puts->waiting_end)
+        puts->waiting_end = &(*puts->waiting_end)->next;
     puts->asked = NULL;
     puts->asked_end = &puts->asked;
     pthread_mutex_unlock(&f->lock);

@@ -68,15 +68,14 @@ const char *wf_way_shown(const struct wf_fabric *f, const struct wf_peer_node *p
     const char *there = link->ops->peer(link->net), *best = there;
     const struct wf_peer_node *of = listed(f, peer);
     uint32_t most = 0;
-    if (link->at[0])
-        return link->at;
     /* Who began the link came from a port that nobody can call. */
     for (uint32_t i = 0; i < of->way_count && !link->ours; i++) {
         uint32_t like = likeness(of->ways[i].address, there);
         best = like > most ? of->ways[i].address : best;
         most = like > most ? like : most;
     }
-    return best;
+    /* What is registered is what others are to call; of a list it may be another's. */
+    return link->at[0] && (most == 0 || !f->strict) ? link->at : best;
 }
 
 /* Of "tcp:host:port"; 0: it has none. */

@@ -38,7 +38,7 @@ static struct tcp_link *link_of(const struct wf_net_link *link)
     return (struct tcp_link *)link;
 }
 
-/* Once a second; and the same of one host, whatever port it comes from, once an hour. */
+/* Once a second; and the same of the same host again, whatever port it comes from, once an hour. */
 void wf_tcp_warn(struct tcp_net *net, const char *peer, const char *sentence)
 {
     const char *port = strrchr(peer, ':');

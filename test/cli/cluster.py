@@ -330,7 +330,7 @@ def what_only_a_node_that_went_had_is_explained():
     said = weft("explain", *left).stdout.decode()
     check("only a node that went had it" in said and "parent" not in said, said)
     weft("put", *chain, data, *left)
-    check("no link to right" in refused("fabric", "hand-over", "right", *chain, "--blocks", "4", *left), "it was told")
+    check("right is away" in refused("fabric", "hand-over", "right", *chain, "--blocks", "4", *left), "it was told")
     stop_node(nodes[0])
 
 

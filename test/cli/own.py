@@ -103,7 +103,7 @@ def bench_hand_over_measures():
         check(value is None or value > 0, key, value)
     for key in "push_ms", "hand_over_ms", "fetch_ms":
         check(figures.pop(key) > 0, key)
-    check(figures.pop("lost") <= 2, "sent again more often than is tried")
+    check(figures.pop("lost") <= 3 * 2, "sent again more often than is tried")
     check(figures == {"blocks": 8, "block_bytes": 128 << 10, "layers": 4, "layer_ms": 20, "push_fails": 0,
                       "wrong_bytes": 0}, figures)
     check(not left_behind(), "left behind:", left_behind())
