@@ -167,6 +167,14 @@ static inline bool logged(const struct world *w, const char *words)
     return strstr(text, words) != NULL;
 }
 
+/* What is said when all tiers are open, which a start does not wait for. */
+static inline bool logged_soon(const struct world *w, const char *words)
+{
+    for (int waited = 0; waited < 20000 && !logged(w, words); waited += 10)
+        weftd_sleep_ms(10);
+    return logged(w, words);
+}
+
 /* ---------------------------------------------------------------------------------- the chains */
 
 static inline void chain_keys(const struct world *w, uint64_t chain, struct weft_key keys[DEPTH])

@@ -394,7 +394,7 @@ static void a_link_that_breaks_leaves_nothing_held(void **state)
     assert_true(wf_net_sim_break(world, "a", "b", 2 * MS) > 0);
     uint32_t right = 0;
     for (uint32_t i = 0; i < 24; i++)
-        right += take(&all[i], false, all[i].ended ? all[i].status : WEFT_E_TIMEOUT);
+        right += take(&all[i], false, all[i].ended ? all[i].status : WEFT_E_NODE);
     assert_true(right < 24);
     pass(3000);
     assert_int_equal(nodes[0].held, 0);
