@@ -23,7 +23,8 @@ static const struct cli_word words[] = {
     {"allot", "the most that a node may have of what one lends: allot NODE SIZE [--min SIZE]"},
     {"lend", "lend so much from now on, up to fabric.lend: lend SIZE"},
     {"limit", "what is sent: limit link NODE|all SIZE, limit domain NAME SIZE, limit share NAME N; "
-              "without a word which bounds there are (max_bytes_s; none: -, 0 in JSON)"},
+              "without a word which bounds there are (max_bytes_s; none: -, 0 in JSON), whether a "
+              "node has one of its own, and whether it is there"},
     {"drain", "take no blocks and no requests of others any more, and give them what is here"},
     {NULL},
 };
@@ -268,9 +269,10 @@ static int done(struct cli *cli, enum weft_status status, const char *what, cons
 /* Why node `name` takes no chain now, as far as it is known to who asks; "": it may. */
 static void takes_none(struct cli *cli, const char *name, char *out, size_t size)
 {
-    json_t *answer = wf_cli_ask(cli, "fabric"), *node;
+    json_t *answer = NULL, *node;
     size_t index;
     *out = 0;
+    (void)wf_cli_query(cli, "fabric", 0, 0, &answer);
     json_array_foreach (json_object_get(answer, "nodes"), index, node) {
         const char *state = text_of(node, "state"), *why = text_of(node, "why");
         if (strcmp(text_of(node, "name"), name) != 0)
@@ -356,15 +358,22 @@ static int lend(struct cli *cli)
     return done(cli, weft_fabric_lend(cli->weft, lender, bytes), "it is not lent", sentence);
 }
 
+static bool is_among(const json_t *rows, const char *name)
+{
+    const json_t *row;
+    size_t index;
+    json_array_foreach (rows, index, row)
+        if (strcmp(text_of(row, "name"), name) == 0)
+            return true;
+    return false;
+}
+
 static bool is_there(struct cli *cli, const char *name)
 {
-    json_t *answer, *node;
-    size_t index;
-    bool there = false;
+    json_t *answer;
     if (wf_cli_query(cli, "fabric", 0, 0, &answer) != CLI_OK)
         return true;
-    json_array_foreach (json_object_get(answer, "nodes"), index, node)
-        there |= strcmp(text_of(node, "name"), name) == 0;
+    bool there = is_among(json_object_get(answer, "nodes"), name);
     json_decref(answer);
     return there;
 }
@@ -379,27 +388,49 @@ static void unbounded_mark(json_t *rows)
             wf_cli_json_set(row, "max_bytes_s", json_null());
 }
 
-/* The bounds that there are: of each domain, and of what goes to each node that is there. */
+/* `own`, `there`: of a node alone, else null. */
+static void bound_add(json_t *rows, const char *of, const char *name, const json_t *from,
+                      json_t *own, json_t *there)
+{
+    json_t *share = json_object_get(from, "share");
+    json_array_append_new(rows, json_pack("{ss, ss, sO, so, so, so}", "of", of, "name", name,
+                                          "max_bytes_s", json_object_get(from, "max_bytes_s"),
+                                          "share", share ? json_incref(share) : json_null(), "own",
+                                          own, "there", there));
+}
+
+/* The bounds that there are: of each domain, of what goes to each node that is there, of those that
+ * are not, and of all that have none of their own. */
+static json_t *bounds_of(const json_t *answer)
+{
+    const json_t *self = json_object_get(answer, "self"), *nodes = json_object_get(answer, "nodes");
+    const json_t *all = json_object_get(self, "link_limits"), *from;
+    const json_t *named = json_object_get(all, "nodes");
+    json_t *rows = json_array();
+    size_t index;
+    json_array_foreach (json_object_get(self, "domains"), index, from)
+        bound_add(rows, "domain", text_of(from, "name"), from, json_null(), json_null());
+    json_array_foreach (nodes, index, from) {
+        const char *name = text_of(from, "name");
+        bound_add(rows, "link", name, from, json_boolean(is_among(named, name)), json_true());
+    }
+    json_array_foreach (named, index, from)
+        if (!is_among(nodes, text_of(from, "name")))
+            bound_add(rows, "link", text_of(from, "name"), from, json_true(), json_false());
+    if (all)
+        bound_add(rows, "link", "all", all, json_null(), json_null());
+    return rows;
+}
+
 static int limits_show(struct cli *cli)
 {
-    json_t *answer, *from, *rows = json_array();
-    size_t index;
+    json_t *answer, *rows;
     int code = wf_cli_connect(cli);
     if (code == CLI_OK)
         code = wf_cli_query(cli, "fabric", 0, 0, &answer);
-    if (code != CLI_OK) {
-        json_decref(rows);
+    if (code != CLI_OK)
         return code;
-    }
-    json_array_foreach (json_object_get(json_object_get(answer, "self"), "domains"), index, from)
-        json_array_append_new(rows, json_pack("{ss, sO, sO, sO}", "of", "domain", "name",
-                                              json_object_get(from, "name"), "max_bytes_s",
-                                              json_object_get(from, "max_bytes_s"), "share",
-                                              json_object_get(from, "share")));
-    json_array_foreach (json_object_get(answer, "nodes"), index, from)
-        json_array_append_new(rows, json_pack("{ss, sO, sO, sn}", "of", "link", "name",
-                                              json_object_get(from, "name"), "max_bytes_s",
-                                              json_object_get(from, "max_bytes_s"), "share"));
+    rows = bounds_of(answer);
     if (cli->json) {
         json_t *shown = json_object();
         wf_cli_json_set(shown, "limits", json_incref(rows));

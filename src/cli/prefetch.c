@@ -14,6 +14,7 @@
 #define LOOK_US_MOST 20000u
 #define ASK_S 0.25   /* nothing more came for so long: is it still on its way? */
 #define ASK_MS 1000u /* of others at most, where a directory is in parts */
+#define ASKED_MAX 4  /* times, as more becomes known */
 #define BY_MS_MAX 3600000u
 
 static uint64_t blocks = 1, by_ms;
@@ -35,21 +36,37 @@ static const char *const examples[] = {
     NULL,
 };
 
+/* What is to come is asked for, of the blocks that are known then: `known`.  What becomes known
+ * meanwhile, from another node or a tier that opens, is asked for as well. */
+static int ask(struct cli *cli, struct cli_chain *chain, double until_s, size_t *known,
+               uint32_t *coming)
+{
+    int code = wf_cli_chain_look(cli, chain);
+    *known = 0;
+    for (int i = 0; code == CLI_OK && i < ASKED_MAX && chain->present > *known; i++) {
+        double due_ms = 1e3 * (until_s - wf_cli_now_s());
+        *known = chain->present;
+        enum weft_status status = weft_prefetch_keys(chain->format, chain->keys, *known,
+                                                     by_ms ? due_ms > 1 ? (uint32_t)due_ms : 1 : 0,
+                                                     coming);
+        if (status != WEFT_OK && status != WEFT_MISS)
+            return wf_cli_fail_status(cli, status, "cannot prefetch");
+        code = wf_cli_chain_look(cli, chain);
+    }
+    return code;
+}
+
 /* Ask for it, and look until what is coming is up or `by_ms` are over. */
-static int fetch(struct cli *cli, struct cli_chain *chain, uint32_t *coming)
+static int fetch(struct cli *cli, struct cli_chain *chain, size_t *known, uint32_t *coming)
 {
     double asked_s = wf_cli_now_s(), until_s = asked_s + (double)by_ms / 1e3;
     size_t came = 0;
     unsigned look_us = LOOK_US_LEAST;
-    (void)wf_cli_chain_ask(chain->format, chain->keys, chain->count, 0,
-                           by_ms < ASK_MS ? (uint32_t)by_ms : ASK_MS);
-    double due_ms = 1e3 * (until_s - wf_cli_now_s());
-    enum weft_status status = weft_prefetch_keys(chain->format, chain->keys, chain->count,
-                                                 by_ms ? due_ms > 1 ? (uint32_t)due_ms : 1 : 0,
-                                                 coming);
-    if (status != WEFT_OK && status != WEFT_MISS)
-        return wf_cli_fail_status(cli, status, "cannot prefetch");
-    int code = wf_cli_chain_look(cli, chain);
+    enum weft_status status;
+    if (chain->present < chain->count)
+        (void)wf_cli_chain_ask(chain->format, chain->keys, chain->count, chain->present,
+                               by_ms && by_ms < ASK_MS ? (uint32_t)by_ms : ASK_MS);
+    int code = ask(cli, chain, until_s, known, coming);
     while (code == CLI_OK && chain->dram < *coming && chain->dram < chain->present &&
            wf_cli_now_s() < until_s) {
         usleep(look_us);
@@ -62,19 +79,18 @@ static int fetch(struct cli *cli, struct cli_chain *chain, uint32_t *coming)
         if (code != CLI_OK || now_s - asked_s < ASK_S || left_ms < 1)
             continue;
         asked_s = now_s;
-        status = weft_prefetch_keys(chain->format, chain->keys, chain->count, (uint32_t)left_ms,
-                                    coming);
+        status = weft_prefetch_keys(chain->format, chain->keys, *known, (uint32_t)left_ms, coming);
         if (status != WEFT_OK && status != WEFT_MISS)
             return wf_cli_fail_status(cli, status, "cannot prefetch");
     }
     return code;
 }
 
-static int report(struct cli *cli, const struct cli_chain *chain, uint32_t coming)
+static int report(struct cli *cli, const struct cli_chain *chain, size_t asked, uint32_t coming)
 {
-    size_t known = chain->present < chain->count ? chain->present : chain->count;
+    size_t known = chain->present < asked ? chain->present : asked; /* some may have gone since */
     size_t no_room = coming < known && chain->dram < known ? known - coming : 0;
-    size_t late = by_ms ? known - chain->dram - no_room : 0;
+    size_t late = by_ms && known > chain->dram + no_room ? known - chain->dram - no_room : 0;
     if (cli->json) {
         json_t *answer = json_object();
         wf_cli_json_set(answer, "blocks", json_integer((json_int_t)chain->count));
@@ -116,15 +132,16 @@ static int run(struct cli *cli)
                            (unsigned long long)by_ms, BY_MS_MAX);
     struct cli_chain chain;
     uint32_t coming = 0;
+    size_t known = 0;
     int code = wf_cli_chain_open(cli, blocks, &chain);
     if (code == CLI_OK)
         code = wf_cli_chain_look(cli, &chain);
     if (code == CLI_OK && chain.present < chain.count)
         wf_cli_opening_wait(cli);
     if (code == CLI_OK)
-        code = fetch(cli, &chain, &coming);
+        code = fetch(cli, &chain, &known, &coming);
     if (code == CLI_OK)
-        code = report(cli, &chain, coming);
+        code = report(cli, &chain, known, coming);
     wf_cli_chain_close(&chain);
     return code;
 }
@@ -137,10 +154,11 @@ const struct cli_command wf_cmd_prefetch = {
         "What of the chain lies on a tier below is read into DRAM, from its beginning, as "
         "weft_prefetch(3) does.  With --by it is to be there in so many milliseconds: the "
         "node reads it in time for that, and the command waits until all is up or the time is "
-        "over, and says how many blocks are late.  Without, it returns at once, and the blocks "
+        "over, and says how many blocks are late.  Without, no block is waited for: they "
         "come when nothing more urgent is to do.\n\n"
         "Where nodes keep a directory in parts, what this one does not know of is asked of the "
-        "others first, for up to a second of the time that is given.\n\n"
+        "others first, and that is waited for: up to a second, or the time that is given if that "
+        "is less.\n\n"
         "Where DRAM is full, what goes first by the policy's order makes room; what of it is on no "
         "tier yet is written to one before.  What cannot have room is said at once, and not waited "
         "for.\n\n"

@@ -122,7 +122,7 @@ const struct wf_field wf_config_fields[] = {
     {"fabric.join", WF_VALUE_WORD, AT(fabric_join), TEXT(struct wf_config, fabric_join), NULL, NULL,
      "The cluster that this node belongs to: etcd://HOST:PORT/CLUSTER (etcds:// with TLS; more "
      "HOST:PORT with commas), or, without etcd, the other nodes' addresses, like "
-     "tcp:10.0.0.2:7420. Nothing: none."},
+     "tcp:10.0.0.2:7420 or tcp:10.0.0.2:7420,tcp:10.0.0.3:7420. Nothing: none."},
     {"fabric.name", WF_VALUE_MEMBER, AT(fabric_name), TEXT(struct wf_config, fabric_name), NULL,
      "the host's name", "What this node is called in the cluster; no two have one name."},
     {"fabric.place", WF_VALUE_WORD, AT(fabric_place), TEXT(struct wf_config, fabric_place), NULL,

@@ -10,6 +10,7 @@
 #include "fabric/fabric.h"
 
 #define PAGE_NODES 64u /* in an answer */
+#define SETTLE_MS 50u
 
 static const char *standing_name(enum wf_standing_state state)
 {
@@ -223,6 +224,18 @@ static json_t *domains_json(const struct wf_node *node, const struct wf_fabric_f
     return out;
 }
 
+/* Of what is sent to nodes, wherever they are. */
+static json_t *limits_json(struct wf_fabric *fabric)
+{
+    struct wf_fabric_limits limits;
+    json_t *links = json_array();
+    wf_fabric_limits(fabric, &limits);
+    for (uint32_t i = 0; i < limits.count; i++)
+        json_array_append_new(links, json_pack("{s:s, s:I}", "name", limits.links[i].name,
+                                               "max_bytes_s", (json_int_t)limits.links[i].bytes_s));
+    return json_pack("{s:I, s:o}", "max_bytes_s", (json_int_t)limits.all_bytes_s, "nodes", links);
+}
+
 char *wf_query_fabric(struct wf_node *node, uint64_t cursor)
 {
     json_t *nodes = json_array(), *self = json_null();
@@ -230,9 +243,12 @@ char *wf_query_fabric(struct wf_node *node, uint64_t cursor)
     const struct wf_fabric_peer *peers;
     uint32_t count;
     uint64_t next = 0;
+    if (node->fabric)
+        wf_fabric_settle(node->fabric, SETTLE_MS);
     if (wf_node_fabric_figures(node, &now, &peers, &count)) {
         self = figures_json(&now);
         json_object_set_new(self, "domains", domains_json(node, &now));
+        json_object_set_new(self, "link_limits", limits_json(node->fabric));
         next = cursor + PAGE_NODES < count ? cursor + PAGE_NODES : 0;
         for (uint64_t i = cursor; i < count && i < cursor + PAGE_NODES; i++)
             json_array_append_new(nodes, peer_json(&peers[i]));

@@ -383,6 +383,11 @@ enum weft_status wf_fabric_create(const struct wf_fabric_options *options, struc
     snprintf(f->figures.registry, sizeof f->figures.registry, "%s",
              options->registry ? options->registry : "");
     pthread_mutex_init(&f->lock, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&f->shown_anew, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     f->asked_end = &f->asked;
     f->waiting_end = &f->waiting;
     f->read_end = &f->read;
@@ -476,6 +481,7 @@ void wf_fabric_destroy(struct wf_fabric *f, uint32_t leave_ms)
         close(f->epoll);
     if (f->wake >= 0)
         close(f->wake);
+    pthread_cond_destroy(&f->shown_anew);
     pthread_mutex_destroy(&f->lock);
     free(f);
 }
@@ -532,6 +538,8 @@ enum weft_status wf_fabric_poll(struct wf_fabric *f, uint32_t timeout_ms)
     }
     enum weft_status status = wf_nets_poll(f);
     f->member_ops->poll(f->members, 0);
+    uint64_t changes = f->options.show_ms ? atomic_load_explicit(&f->show_changes, memory_order_acquire)
+                                          : f->shown_changes;
     uint64_t now_ns = wf_fabric_now(f);
     wf_pushes_run(f, now_ns); /* first: an engine computes meanwhile, and another waits */
     wf_receptions_run(f, now_ns);
@@ -545,7 +553,7 @@ enum weft_status wf_fabric_poll(struct wf_fabric *f, uint32_t timeout_ms)
     wf_orders_run(f);
     wf_allots_run(f, now_ns);
     catch_up(f);
-    if (now_ns - f->tick_ns >= TICK_NS || f->tick_ns == 0) {
+    if (now_ns - f->tick_ns >= TICK_NS || f->tick_ns == 0 || changes != f->shown_changes) {
         f->tick_ns = now_ns;
         wf_links_tick(f, now_ns);
         wf_ways_tick(f, now_ns);
@@ -554,7 +562,7 @@ enum weft_status wf_fabric_poll(struct wf_fabric *f, uint32_t timeout_ms)
         wf_puts_tick(f, now_ns);
         wf_moves_tick(f, now_ns);
         wf_sends_tick(f, now_ns);
-        wf_figures_tick(f, now_ns);
+        wf_figures_tick(f, now_ns, changes);
     }
     wf_stream_run(f);
     return status;

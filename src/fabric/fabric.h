@@ -409,6 +409,13 @@ enum weft_status wf_fabric_lend(struct wf_fabric *fabric, const char *lender, ui
  * have one of their own already. */
 enum weft_status wf_fabric_limit(struct wf_fabric *fabric, enum wf_fabric_limit what,
                                  const char *name, uint32_t domain, uint64_t value);
+/* The bounds of links, of nodes that are there and of such that are not. */
+struct wf_fabric_limits {
+    uint64_t all_bytes_s; /* of each that is not among: */
+    struct wf_fabric_link_limit links[WF_FABRIC_LINKS_NAMED];
+    uint32_t count;
+};
+void wf_fabric_limits(struct wf_fabric *fabric, struct wf_fabric_limits *out);
 /* Draining: nobody puts anything here any more, no request is routed here, and what nobody else has
  * is put into other lenders' memory, until figures.drained says that there is nothing such. */
 void wf_fabric_drain(struct wf_fabric *fabric, bool on);
@@ -560,6 +567,10 @@ struct wf_fabric_figures {
 /* Any thread: as of not long ago; who asks for the first time in a while gets what was known then,
  * and the next time what is known now.  Returns how many peers there are. */
 uint32_t wf_fabric_peers(struct wf_fabric *fabric, struct wf_fabric_peer *out, uint32_t max);
+/* Any thread but the fabric's own, which is running, with options.show_ms: waits, so long at most,
+ * until what is shown has the bounds and the draining that were said before, and no link that was
+ * lost. */
+void wf_fabric_settle(struct wf_fabric *fabric, uint32_t timeout_ms);
 void wf_fabric_figures(struct wf_fabric *fabric, struct wf_fabric_figures *out);
 
 /* ------------------------------------------------------------------------------------ routing */

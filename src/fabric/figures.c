@@ -135,14 +135,46 @@ void wf_fabric_figures(struct wf_fabric *f, struct wf_fabric_figures *out)
     pthread_mutex_unlock(&f->lock);
 }
 
-void wf_figures_tick(struct wf_fabric *f, uint64_t now_ns)
+void wf_fabric_limits(struct wf_fabric *f, struct wf_fabric_limits *out)
+{
+    pthread_mutex_lock(&f->lock);
+    out->all_bytes_s = f->limits.link_bytes_s;
+    out->count = f->limits.link_count;
+    memcpy(out->links, f->limits.links, out->count * sizeof out->links[0]);
+    pthread_mutex_unlock(&f->lock);
+}
+
+void wf_figures_change(struct wf_fabric *f)
+{
+    atomic_fetch_add_explicit(&f->show_changes, 1, memory_order_release);
+}
+
+void wf_fabric_settle(struct wf_fabric *f, uint32_t timeout_ms)
+{
+    uint64_t changes = atomic_load_explicit(&f->show_changes, memory_order_acquire);
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+    until.tv_sec += timeout_ms / 1000 + until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_mutex_lock(&f->lock);
+    bool late = f->shown_changes >= changes;
+    if (!late)
+        wf_fabric_wake(f);
+    while (!late && f->shown_changes < changes)
+        late = pthread_cond_timedwait(&f->shown_anew, &f->lock, &until) != 0;
+    pthread_mutex_unlock(&f->lock);
+}
+
+void wf_figures_tick(struct wf_fabric *f, uint64_t now_ns, uint64_t changes)
 {
     struct wf_places_stats places;
+    bool anew = changes != f->shown_changes;
     pthread_mutex_lock(&f->lock);
     bool wanted = f->figures_wanted || f->shown_ns == 0;
     wanted |= f->options.show_ms && now_ns - f->shown_ns >= f->options.show_ms * 1000000ull;
     pthread_mutex_unlock(&f->lock);
-    if (!wanted || (f->shown_ns && now_ns - f->shown_ns < SHOW_NS))
+    if (!anew && (!wanted || (f->shown_ns && now_ns - f->shown_ns < SHOW_NS)))
         return;
     f->shown_ns = now_ns;
     f->figures.standing = f->standing;
@@ -184,10 +216,14 @@ void wf_figures_tick(struct wf_fabric *f, uint64_t now_ns)
     f->figures.replica_below = places.copies;
     f->figures.replica_bytes += places.bytes;
     f->shown_figures = f->figures;
+    f->shown_figures.drained &= !f->put_since;
+    f->shown_changes = changes;
     f->shown_count = 0;
     for (uint32_t i = 0; i < f->peer_count; i++)
         if (is_shown(f, &f->peers[i]))
             peer_show(f, &f->peers[i], &f->shown[f->shown_count++]);
     f->shown_serial++;
+    if (anew)
+        pthread_cond_broadcast(&f->shown_anew);
     pthread_mutex_unlock(&f->lock);
 }

@@ -414,6 +414,10 @@ struct wf_fabric {
     uint32_t order_count;
     _Atomic bool draining; /* any thread reads it */
     bool figures_wanted;
+    _Atomic uint64_t show_changes; /* of what is shown, which people look for at once; any thread */
+    uint64_t shown_changes;    /* of these, what is shown has; */
+    pthread_cond_t shown_anew; /* signalled when it has more */
+    bool put_since;            /* into the pool while it drains, since that was last looked at */
     struct wf_fabric_figures shown_figures;
     struct wf_fabric_peer *shown; /* [WF_FABRIC_PEERS_MAX] */
     uint32_t shown_count;
@@ -837,6 +841,8 @@ bool wf_offer_heard(struct wf_link *link, const void *header, uint32_t bytes);
 bool wf_forget_heard(struct wf_link *link, const void *header, uint32_t bytes);
 
 /* figures.c */
-void wf_figures_tick(struct wf_fabric *f, uint64_t now_ns);
+/* `changes`: what f->show_changes was before all that was done in this poll. */
+void wf_figures_tick(struct wf_fabric *f, uint64_t now_ns, uint64_t changes);
+void wf_figures_change(struct wf_fabric *f); /* any thread */
 
 #endif

@@ -424,6 +424,7 @@ void wf_link_down(void *of, struct wf_net_link *net, enum weft_status status, co
     if (peer && peer->link == link) {
         peer->link = NULL;
         f->figures.nodes_lost++;
+        wf_figures_change(f); /* before the host hears of it */
         why_tell(f, peer, why);
         if (!told)
             wf_fabric_say(f, "no link to %s: %s", peer->name, why);

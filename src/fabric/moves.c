@@ -375,6 +375,14 @@ static void host_found(void *to, const struct wf_fabric_event *block)
     job_add(f, &found, false);
 }
 
+static bool put_since(struct wf_fabric *f)
+{
+    pthread_mutex_lock(&f->lock);
+    bool put = f->put_since;
+    pthread_mutex_unlock(&f->lock);
+    return put;
+}
+
 /* All was looked at: that is what there is to be moved. */
 static void looked(struct wf_fabric *f)
 {
@@ -390,7 +398,7 @@ static void looked(struct wf_fabric *f)
     if (!m->bytes[WF_KEEP_LAST] && !m->bytes[WF_KEEP_FEW])
         f->figures.move_full_bytes = 0;
     bool drained = m->draining && !m->bytes[WF_KEEP_LAST] && !m->bytes[WF_KEEP_FEW] && !m->moving &&
-                   !m->unsure;
+                   !m->unsure && !put_since(f);
     if (drained && !f->figures.drained)
         wf_fabric_say(f, "this node is drained, and may be stopped");
     f->figures.drained = drained;
@@ -653,6 +661,10 @@ static void round_begin(struct wf_fabric *f, uint64_t now_ns)
         shrink(f, fill);
     bool over = !m->draining && fill > m->mean + SHARE_SLACK;
     m->since_ns = now_ns;
+    pthread_mutex_lock(&f->lock);
+    f->figures.drained &= !f->put_since;
+    f->put_since = false;
+    pthread_mutex_unlock(&f->lock);
     m->full_ns = 0;
     memset(m->fulls, 0, sizeof m->fulls);
     m->nobody = m->took = m->refused = 0;

@@ -113,6 +113,8 @@ bool wf_fabric_in_parts(const struct wf_fabric *f)
 void wf_fabric_drain(struct wf_fabric *f, bool on)
 {
     atomic_store_explicit(&f->draining, on, memory_order_relaxed);
+    wf_figures_change(f);
+    wf_fabric_wake(f);
 }
 
 /* --------------------------------------------------------------------------------- carried out */

@@ -412,6 +412,11 @@ enum weft_status wf_fabric_limit(struct wf_fabric *f, enum wf_fabric_limit what,
                                  uint32_t domain, uint64_t value)
 {
     bool room = true;
+    if (what == WF_FABRIC_LIMIT_LINK && strcmp(name, f->name) == 0)
+        return wf_fail(WEFT_E_INVALID,
+                       "%.63s is this node, which sends itself nothing; name another, as weft "
+                       "fabric lists them",
+                       name);
     pthread_mutex_lock(&f->lock);
     if (what == WF_FABRIC_LIMIT_LINK)
         room = link_limit(&f->limits, name, value);
@@ -426,6 +431,7 @@ enum weft_status wf_fabric_limit(struct wf_fabric *f, enum wf_fabric_limit what,
                        "%u nodes have a bound of their own already; set one for "
                        "every node instead",
                        WF_FABRIC_LINKS_NAMED);
+    wf_figures_change(f);
     wf_fabric_wake(f);
     return WEFT_OK;
 }

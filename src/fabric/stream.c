@@ -33,6 +33,11 @@ void wf_fabric_tell(struct wf_fabric *f, const struct wf_fabric_event *event)
     uint64_t now_ns = wf_fabric_now(f);
     pthread_mutex_lock(&f->lock);
     bool first = f->inbox_first == f->inbox_end;
+    if (event->kind == WF_FABRIC_HERE && event->where == WF_FABRIC_IN_POOL &&
+        atomic_load_explicit(&f->draining, memory_order_relaxed)) {
+        f->put_since = true;
+        f->shown_figures.drained = false;
+    }
     if (f->inbox_end - f->inbox_first == WF_INBOX_MAX)
         f->inbox_lost = true;
     else

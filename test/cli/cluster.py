@@ -133,10 +133,15 @@ def two_nodes_are_one_memory():
           == [(3, 32 << 20)] and answer("fabric", *right)["nodes"][0]["max_bytes_s"] == 64 << 20)
     bounds = {(row["of"], row["name"]): (row["max_bytes_s"], row["share"])
               for row in answer("fabric", "limit", *right)["limits"]}
-    check(bounds == {("domain", "default"): (32 << 20, 3), ("link", "left"): (64 << 20, None)}, bounds)
+    check(bounds == {("domain", "default"): (32 << 20, 3), ("link", "left"): (64 << 20, None), ("link", "all"): (0, None)},
+          bounds)
     check("64 MiB" in weft("fabric", "limit", *right).stdout.decode(), "the table has no bounds")
     said = weft("fabric", "limit", "link", "nobody", "1", *right).stdout.decode()
-    check("nobody: 1 B a second at most is sent to it from now on" in said, said)
+    check("nobody: 1 B a second at most is sent to it from now on; no node of that name is there" in said, said)
+    bounds = {row["name"]: (row["max_bytes_s"], row["own"], row["there"])
+              for row in answer("fabric", "limit", *right)["limits"] if row["of"] == "link"}
+    check(bounds == {"left": (64 << 20, True, True), "nobody": (1, True, False), "all": (0, None, None)}, bounds)
+    check("this node, which sends itself" in refused("fabric", "limit", "link", "right", "1", *right), "of itself")
     said = weft("fabric", "limit", "domain", "default", "0", *right).stdout.decode()
     check("default: what is sent of it has no bound from now on" in said, said)
     until("a bound that is none is shown as none",
@@ -688,6 +693,11 @@ def a_directory_in_parts_is_asked():
         weft("put", *unasked[:4], data, *at["one"])
         until("a prefetch asks for it", lambda: answer("prefetch", *unasked, "--by", "10000", *at["two"],
                                                        expect=None)["in_dram"] == 32)
+        for i in range(8):  # half of it may be known when it is asked for: of no block is there no room
+            few = ("--key", f"few {i}", "--block-bytes", "1MiB", "--blocks", "2")
+            weft("put", *few[:4], data, *at["one"])
+            until("one that waits for none does", lambda few=few: check(
+                (found := answer("prefetch", *few, *at["two"], expect=None))["no_room"] == 0, found) or found["present"] == 2)
         nothing = ("--key", "nothing", *chain[2:])
         check(answer("match", *nothing, "--within", "10000", *at["two"], expect=None)["present"] == 0, "from nowhere")
         check("up to 3600000" in refused("match", *chain, "--within", "3600001", *at["two"]), "for ever")

@@ -246,13 +246,22 @@ static void a_pool_is_drained_too(void **state)
 {
     (void)state;
     begin(two, 1);
-    nodes[A].count = POOL;
-    for (uint32_t i = 0; i < POOL; i++) {
+    nodes[A].count = POOL - 1;
+    for (uint32_t i = 0; i < POOL - 1; i++) {
         struct wf_fabric_event event = event_of(i);
         wf_fabric_tell(nodes[A].fabric, &event);
     }
     pass(500);
     wf_fabric_drain(nodes[A].fabric, true);
+    pass(4000);
+    assert_true(figures_of(A).drained);
+    /* Its own engine goes on: nobody else has that. */
+    struct wf_fabric_event event = event_of(POOL - 1);
+    struct wf_fabric_figures at_once;
+    nodes[A].count = POOL;
+    wf_fabric_tell(nodes[A].fabric, &event);
+    wf_fabric_figures(nodes[A].fabric, &at_once);
+    assert_false(at_once.drained);
     pass(4000);
     assert_true(figures_of(A).drained);
     node_end(A);
