@@ -538,8 +538,9 @@ enum weft_status wf_fabric_poll(struct wf_fabric *f, uint32_t timeout_ms)
     }
     enum weft_status status = wf_nets_poll(f);
     f->member_ops->poll(f->members, 0);
-    uint64_t changes = f->options.show_ms ? atomic_load_explicit(&f->show_changes, memory_order_acquire)
-                                          : f->shown_changes;
+    uint64_t changes = f->options.show_ms
+                           ? atomic_load_explicit(&f->show_changes, memory_order_acquire)
+                           : f->shown_changes;
     uint64_t now_ns = wf_fabric_now(f);
     wf_pushes_run(f, now_ns); /* first: an engine computes meanwhile, and another waits */
     wf_receptions_run(f, now_ns);

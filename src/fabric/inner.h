@@ -415,9 +415,9 @@ struct wf_fabric {
     _Atomic bool draining; /* any thread reads it */
     bool figures_wanted;
     _Atomic uint64_t show_changes; /* of what is shown, which people look for at once; any thread */
-    uint64_t shown_changes;    /* of these, what is shown has; */
-    pthread_cond_t shown_anew; /* signalled when it has more */
-    bool put_since;            /* into the pool while it drains, since that was last looked at */
+    uint64_t shown_changes;        /* of these, what is shown has; */
+    pthread_cond_t shown_anew;     /* signalled when it has more */
+    bool put_since; /* into the pool while it drains, since that was last looked at */
     struct wf_fabric_figures shown_figures;
     struct wf_fabric_peer *shown; /* [WF_FABRIC_PEERS_MAX] */
     uint32_t shown_count;
