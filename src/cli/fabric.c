@@ -167,6 +167,8 @@ static void nodes_print(const json_t *nodes)
                             strcmp(shown[i], "codec") == 0
                                 ? codec_of(from)
                                 : json_incref(json_object_get(from, shown[i])));
+        if (!text_of(from, "transport")[0])
+            wf_cli_json_set(row, "transport", json_null());
         json_array_append_new(rows, row);
     }
     wf_cli_table_print(rows, stdout);
@@ -206,7 +208,10 @@ static void lent_print(const json_t *self, const json_t *nodes)
     json_decref(rows);
     json_array_foreach ((json_t *)(uintptr_t)nodes, index, from) {
         long long most = number_of(from, "lent_bytes"), left = number_of(from, "lent_free_bytes");
-        if (most > 0)
+        if (most > 0 && strcmp(text_of(from, "state"), "draining") == 0)
+            printf("%s lends this node %s at most; it drains, and takes nothing new\n",
+                   text_of(from, "name"), wf_cli_size((uint64_t)most, lends, sizeof lends));
+        else if (most > 0)
             printf("%s lends this node %s at most; %s of it can be had now\n",
                    text_of(from, "name"), wf_cli_size((uint64_t)most, lends, sizeof lends),
                    wf_cli_size(left > 0 ? (uint64_t)left : 0, unused, sizeof unused));
@@ -305,8 +310,12 @@ static int hand_over(struct cli *cli)
     if (code == CLI_OK) {
         enum weft_status status = weft_hand_over(cli->weft, &chain.keys[chain.present - 1],
                                                  cli->words[1]);
-        snprintf(sentence, sizeof sentence, "%.63s was told of %zu block%s", cli->words[1],
-                 chain.present, wf_cli_s(chain.present));
+        int length = snprintf(sentence, sizeof sentence, "%.63s was told of %zu block%s",
+                              cli->words[1], chain.present, wf_cli_s(chain.present));
+        size_t others = chain.count - chain.present;
+        if (others)
+            snprintf(sentence + length, sizeof sentence - (size_t)length, "; %zu %s not there",
+                     others, others == 1 ? "is" : "are");
         code = done(cli, status, "the chain is not handed over", sentence);
     }
     wf_cli_chain_close(&chain);
@@ -323,7 +332,7 @@ static int size_read(struct cli *cli, const char *text, uint64_t *out)
 
 static int allot(struct cli *cli)
 {
-    uint64_t bytes;
+    uint64_t bytes = 0;
     char sentence[256], due[32], may[32], floor[64] = "";
     if (cli->word_count != 3)
         return wf_cli_fail(cli, CLI_USAGE, "say whom and how much: weft fabric allot NODE SIZE");
@@ -344,7 +353,7 @@ static int allot(struct cli *cli)
 
 static int lend(struct cli *cli)
 {
-    uint64_t bytes;
+    uint64_t bytes = 0;
     char sentence[256], size[32];
     if (cli->word_count != 2)
         return wf_cli_fail(cli, CLI_USAGE, "say how much: weft fabric lend SIZE");
@@ -608,6 +617,9 @@ const struct cli_command wf_cmd_fabric = {
         "its log and in weft events.  The registry keeps what allot and lend say, so that "
         "any node may say it for any lender (--lender) and it outlives both; where nodes have a "
         "list of each other, each lender keeps its own, in state_dir.\n\n"
+        "A hand-over is a word, and no more: the other node fetches what it was told of in its own "
+        "time, and from here when somebody there asks for it before.  Whether it lives to do so is "
+        "not waited for.\n\n"
         "Blocks that leave this node take their turn.  Domains that want more of a link than "
         "there is have it by their shares (domains: fabric_share), what nobody waits for, as "
         "prefetches and blocks that go to memory of others, has a sixteenth of what somebody "

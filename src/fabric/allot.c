@@ -373,6 +373,7 @@ void wf_allot_heard(void *fabric, const char *name, const char *value, uint64_t 
         f->peers[i].allotted = false;
     }
     f->publish_ns = 0;
+    wf_figures_change(f);
 }
 
 void wf_allot_peer(struct wf_fabric *f, struct wf_peer_node *peer)

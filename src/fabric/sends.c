@@ -29,6 +29,7 @@
 #include <string.h>
 
 #include "fabric/inner.h"
+#include "member/checks.h"
 
 #define WINDOW_BYTES (16u << 20)
 #define WINDOW_MESSAGES 256u
@@ -417,6 +418,11 @@ enum weft_status wf_fabric_limit(struct wf_fabric *f, enum wf_fabric_limit what,
                        "%.63s is this node, which sends itself nothing; name another, as weft "
                        "fabric lists them",
                        name);
+    if (what == WF_FABRIC_LIMIT_LINK && name[0]) {
+        enum weft_status status = wf_member_name_check("a node's name", name);
+        if (status != WEFT_OK)
+            return status;
+    }
     pthread_mutex_lock(&f->lock);
     if (what == WF_FABRIC_LIMIT_LINK)
         room = link_limit(&f->limits, name, value);

@@ -141,6 +141,7 @@ def two_nodes_are_one_memory():
     bounds = {row["name"]: (row["max_bytes_s"], row["own"], row["there"])
               for row in answer("fabric", "limit", *right)["limits"] if row["of"] == "link"}
     check(bounds == {"left": (64 << 20, True, True), "nobody": (1, True, False), "all": (0, None, None)}, bounds)
+    check("a node's name" in refused("fabric", "limit", "link", "No Body", "1", *right), "of what is no name")
     check("this node, which sends itself" in refused("fabric", "limit", "link", "right", "1", *right), "of itself")
     said = weft("fabric", "limit", "domain", "default", "0", *right).stdout.decode()
     check("default: what is sent of it has no bound from now on" in said, said)
