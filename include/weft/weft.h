@@ -867,8 +867,9 @@ WEFT_CHECKED WEFT_API enum weft_status weft_fabric_drain(struct weft *w, int on)
  * share of a link that several want (1 to 1,000,000).  0: no bound; WEFT_LIMIT_AS_ALL, of a node:
  * the one of all from now on, and none of its own.  Until this node's next start, which takes
  * fabric.link_max, fabric.links and the domains' fabric_max and fabric_share.  For the node's own
- * user only.  WEFT_E_NOT_FOUND: no such domain; WEFT_E_LIMIT: 64 nodes have a bound of their own
- * already. */
+ * user only.  WEFT_E_NOT_FOUND: no such domain; WEFT_E_INVALID: `name` is this node's or none that
+ * a node can have, or the share is none; WEFT_E_LIMIT: 64 nodes have a bound of their own already.
+ */
 #define WEFT_LIMIT_AS_ALL UINT64_MAX
 enum weft_limit {
     WEFT_LIMIT_LINK = 1,

@@ -367,14 +367,14 @@ static int lend(struct cli *cli)
     return done(cli, weft_fabric_lend(cli->weft, lender, bytes), "it is not lent", sentence);
 }
 
-static bool is_among(const json_t *rows, const char *name)
+static const json_t *row_of(const json_t *rows, const char *name)
 {
     const json_t *row;
     size_t index;
     json_array_foreach (rows, index, row)
         if (strcmp(text_of(row, "name"), name) == 0)
-            return true;
-    return false;
+            return row;
+    return NULL;
 }
 
 static bool is_there(struct cli *cli, const char *name)
@@ -382,7 +382,7 @@ static bool is_there(struct cli *cli, const char *name)
     json_t *answer;
     if (wf_cli_query(cli, "fabric", 0, 0, &answer) != CLI_OK)
         return true;
-    bool there = is_among(json_object_get(answer, "nodes"), name);
+    bool there = row_of(json_object_get(answer, "nodes"), name) != NULL;
     json_decref(answer);
     return there;
 }
@@ -397,7 +397,7 @@ static void unbounded_mark(json_t *rows)
             wf_cli_json_set(row, "max_bytes_s", json_null());
 }
 
-/* `own`, `there`: of a node alone, else null. */
+/* Its bound is in `from`; `own`, `there`: of a node alone, else null. */
 static void bound_add(json_t *rows, const char *of, const char *name, const json_t *from,
                       json_t *own, json_t *there)
 {
@@ -408,7 +408,7 @@ static void bound_add(json_t *rows, const char *of, const char *name, const json
                                           own, "there", there));
 }
 
-/* The bounds that there are: of each domain, of what goes to each node that is there, of those that
+/* The bounds that there are: of each domain, of what goes to each node that is known, of such that
  * are not, and of all that have none of their own. */
 static json_t *bounds_of(const json_t *answer)
 {
@@ -421,11 +421,14 @@ static json_t *bounds_of(const json_t *answer)
         bound_add(rows, "domain", text_of(from, "name"), from, json_null(), json_null());
     json_array_foreach (nodes, index, from) {
         const char *name = text_of(from, "name");
-        bound_add(rows, "link", name, from, json_boolean(is_among(named, name)), json_true());
+        const json_t *own = row_of(named, name);
+        bound_add(rows, "link", name, own ? own : all, json_boolean(own), json_true());
     }
-    json_array_foreach (named, index, from)
-        if (!is_among(nodes, text_of(from, "name")))
-            bound_add(rows, "link", text_of(from, "name"), from, json_true(), json_false());
+    json_array_foreach (named, index, from) {
+        const char *name = text_of(from, "name");
+        if (!row_of(nodes, name) && strcmp(name, text_of(self, "name")) != 0)
+            bound_add(rows, "link", name, from, json_true(), json_false());
+    }
     if (all)
         bound_add(rows, "link", "all", all, json_null(), json_null());
     return rows;

@@ -23,7 +23,7 @@ static const struct cli_option options[] = {
     {"blocks", CLI_NUMBER, "N", &blocks, "blocks of the chain, with --key (1)"},
     {"by", CLI_NUMBER, "MS", &by_ms,
      "to be there in so many milliseconds, which are waited for; 0: as soon as nothing more urgent "
-     "is to do, without waiting (0)"},
+     "is to do, without waiting for it (0)"},
     {NULL},
 };
 
@@ -62,26 +62,28 @@ static int fetch(struct cli *cli, struct cli_chain *chain, size_t *known, uint32
     double asked_s = wf_cli_now_s(), until_s = asked_s + (double)by_ms / 1e3;
     size_t came = 0;
     unsigned look_us = LOOK_US_LEAST;
-    enum weft_status status;
     if (chain->present < chain->count)
         (void)wf_cli_chain_ask(chain->format, chain->keys, chain->count, chain->present,
                                by_ms && by_ms < ASK_MS ? (uint32_t)by_ms : ASK_MS);
     int code = ask(cli, chain, until_s, known, coming);
-    while (code == CLI_OK && chain->dram < *coming && chain->dram < chain->present &&
-           wf_cli_now_s() < until_s) {
-        usleep(look_us);
-        look_us = 2 * look_us < LOOK_US_MOST ? 2 * look_us : LOOK_US_MOST;
-        code = wf_cli_chain_look(cli, chain);
+    while (code == CLI_OK && chain->dram < chain->present && wf_cli_now_s() < until_s &&
+           (chain->dram < *coming || chain->present > *known)) {
+        bool more = chain->present > *known;
         double now_s = wf_cli_now_s(), left_ms = 1e3 * (until_s - now_s);
         if (chain->dram != came)
             asked_s = now_s;
         came = chain->dram;
-        if (code != CLI_OK || now_s - asked_s < ASK_S || left_ms < 1)
-            continue;
-        asked_s = now_s;
-        status = weft_prefetch_keys(chain->format, chain->keys, *known, (uint32_t)left_ms, coming);
-        if (status != WEFT_OK && status != WEFT_MISS)
-            return wf_cli_fail_status(cli, status, "cannot prefetch");
+        if ((more || now_s - asked_s >= ASK_S) && left_ms >= 1) {
+            asked_s = now_s;
+            *known = chain->present > *known ? chain->present : *known;
+            enum weft_status status = weft_prefetch_keys(chain->format, chain->keys, *known,
+                                                         (uint32_t)left_ms, coming);
+            if (status != WEFT_OK && status != WEFT_MISS)
+                return wf_cli_fail_status(cli, status, "cannot prefetch");
+        }
+        usleep(look_us);
+        look_us = 2 * look_us < LOOK_US_MOST ? 2 * look_us : LOOK_US_MOST;
+        code = wf_cli_chain_look(cli, chain);
     }
     return code;
 }
@@ -89,8 +91,13 @@ static int fetch(struct cli *cli, struct cli_chain *chain, size_t *known, uint32
 static int report(struct cli *cli, const struct cli_chain *chain, size_t asked, uint32_t coming)
 {
     size_t known = chain->present < asked ? chain->present : asked; /* some may have gone since */
-    size_t no_room = coming < known && chain->dram < known ? known - coming : 0;
-    size_t late = by_ms && known > chain->dram + no_room ? known - chain->dram - no_room : 0;
+    size_t said = coming > chain->dram ? coming : chain->dram;
+    size_t no_room = known > said ? known - said : 0;
+    size_t late = by_ms && chain->present > chain->dram + no_room
+                      ? chain->present - chain->dram - no_room
+                      : 0;
+    size_t away = chain->count > chain->present ? chain->count - chain->present : 0;
+    bool unasked = chain->present > asked && chain->dram < chain->present;
     if (cli->json) {
         json_t *answer = json_object();
         wf_cli_json_set(answer, "blocks", json_integer((json_int_t)chain->count));
@@ -112,14 +119,15 @@ static int report(struct cli *cli, const struct cli_chain *chain, size_t asked, 
             printf(", no room for %zu: what would have to go is in use or pinned, or no tier takes "
                    "it",
                    no_room);
-        if (chain->present < chain->count)
-            printf(", %zu %s not there", chain->count - chain->present,
-                   chain->count - chain->present == 1 ? "is" : "are");
+        if (unasked && !late)
+            printf(", %zu became known since; ask again", chain->present - asked);
+        if (away)
+            printf(", %zu %s not there", away, away == 1 ? "is" : "are");
         putchar('\n');
     }
-    if (chain->present < chain->count)
+    if (away)
         wf_cli_failed_say(cli);
-    return late || no_room || chain->present < chain->count ? CLI_MISS : CLI_OK;
+    return late || no_room || away || unasked ? CLI_MISS : CLI_OK;
 }
 
 static int run(struct cli *cli)

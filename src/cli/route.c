@@ -216,10 +216,10 @@ const struct cli_command wf_cmd_route = {
         "fetch: and on blocks that it fetches from source; recompute: all is computed; closed: "
         "the node serves nothing, and a line below the table says why.  ttft_ms is less than the "
         "three before it when they overlap, as loading does with the queue and with prefill.\n\n"
-        "Without --candidate it is every node that is there and does not drain, and this one in any "
-        "case, with the load that was said of it last.  This command only asks.  With --sent the request is taken to run there, as it is "
-        "by weft_route(3) and POST /v1/route: its prefill is that node's load from then on, until "
-        "a later word of that.\n\n"
+        "Without --candidate it is every node that is there and does not drain, and this one in "
+        "any case, with the load that was said of it last.  This command only asks.  With --sent "
+        "the request is taken to run there, as it is by weft_route(3) and POST /v1/route: its "
+        "prefill is that node's load from then on, until a later word of that.\n\n"
         "Exits with 0 when some node serves, with 1 when none does.",
     .options = options,
     .groups = {wf_cli_key_group, wf_cli_format_group},

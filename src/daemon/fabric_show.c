@@ -243,7 +243,7 @@ char *wf_query_fabric(struct wf_node *node, uint64_t cursor)
     const struct wf_fabric_peer *peers;
     uint32_t count;
     uint64_t next = 0;
-    if (node->fabric)
+    if (node->fabric && cursor == 0)
         wf_fabric_settle(node->fabric, SETTLE_MS);
     if (wf_node_fabric_figures(node, &now, &peers, &count)) {
         self = figures_json(&now);

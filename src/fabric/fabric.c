@@ -538,9 +538,9 @@ enum weft_status wf_fabric_poll(struct wf_fabric *f, uint32_t timeout_ms)
     }
     enum weft_status status = wf_nets_poll(f);
     f->member_ops->poll(f->members, 0);
-    uint64_t changes = f->options.show_ms
-                           ? atomic_load_explicit(&f->show_changes, memory_order_acquire)
-                           : f->shown_changes;
+    uint64_t changes = atomic_load_explicit(&f->show_changes, memory_order_acquire);
+    bool settles = atomic_load_explicit(&f->settling, memory_order_relaxed) &&
+                   changes != f->shown_changes;
     uint64_t now_ns = wf_fabric_now(f);
     wf_pushes_run(f, now_ns); /* first: an engine computes meanwhile, and another waits */
     wf_receptions_run(f, now_ns);
@@ -554,7 +554,7 @@ enum weft_status wf_fabric_poll(struct wf_fabric *f, uint32_t timeout_ms)
     wf_orders_run(f);
     wf_allots_run(f, now_ns);
     catch_up(f);
-    if (now_ns - f->tick_ns >= TICK_NS || f->tick_ns == 0 || changes != f->shown_changes) {
+    if (now_ns - f->tick_ns >= TICK_NS || f->tick_ns == 0 || settles) {
         f->tick_ns = now_ns;
         wf_links_tick(f, now_ns);
         wf_ways_tick(f, now_ns);
@@ -563,7 +563,7 @@ enum weft_status wf_fabric_poll(struct wf_fabric *f, uint32_t timeout_ms)
         wf_puts_tick(f, now_ns);
         wf_moves_tick(f, now_ns);
         wf_sends_tick(f, now_ns);
-        wf_figures_tick(f, now_ns, changes);
+        wf_figures_tick(f, now_ns, changes, settles);
     }
     wf_stream_run(f);
     return status;

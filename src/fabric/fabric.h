@@ -568,9 +568,9 @@ struct wf_fabric_figures {
  * and the next time what is known now.  Returns how many peers there are. */
 uint32_t wf_fabric_peers(struct wf_fabric *fabric, struct wf_fabric_peer *out, uint32_t max);
 void wf_fabric_figures(struct wf_fabric *fabric, struct wf_fabric_figures *out);
-/* Any thread but the fabric's own, which is running, with options.show_ms: waits, so long at most,
- * until what is shown has the bounds and the draining that were said before, and no link that was
- * lost. */
+/* Any thread but the fabric's own, which is running: waits, so long at most, until what is shown
+ * has the bounds, what is lent and the draining that were said before, and no link that was lost.
+ */
 void wf_fabric_settle(struct wf_fabric *fabric, uint32_t timeout_ms);
 
 /* ------------------------------------------------------------------------------------ routing */

@@ -151,30 +151,33 @@ void wf_figures_change(struct wf_fabric *f)
 
 void wf_fabric_settle(struct wf_fabric *f, uint32_t timeout_ms)
 {
-    uint64_t changes = atomic_load_explicit(&f->show_changes, memory_order_acquire);
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
     until.tv_sec += timeout_ms / 1000 + until.tv_nsec / 1000000000;
     until.tv_nsec %= 1000000000;
     pthread_mutex_lock(&f->lock);
-    bool late = f->shown_changes >= changes;
-    if (!late)
+    uint64_t changes = atomic_load_explicit(&f->show_changes, memory_order_acquire);
+    bool late = f->shown_changes >= changes || f->settle_late >= changes;
+    if (!late) {
+        atomic_store_explicit(&f->settling, true, memory_order_relaxed);
         wf_fabric_wake(f);
+    }
     while (!late && f->shown_changes < changes)
         late = pthread_cond_timedwait(&f->shown_anew, &f->lock, &until) != 0;
+    if (f->shown_changes < changes) /* a thread that stands still holds up its caller once */
+        f->settle_late = changes;
     pthread_mutex_unlock(&f->lock);
 }
 
-void wf_figures_tick(struct wf_fabric *f, uint64_t now_ns, uint64_t changes)
+void wf_figures_tick(struct wf_fabric *f, uint64_t now_ns, uint64_t changes, bool settles)
 {
     struct wf_places_stats places;
-    bool anew = changes != f->shown_changes;
     pthread_mutex_lock(&f->lock);
     bool wanted = f->figures_wanted || f->shown_ns == 0;
     wanted |= f->options.show_ms && now_ns - f->shown_ns >= f->options.show_ms * 1000000ull;
     pthread_mutex_unlock(&f->lock);
-    if (!anew && (!wanted || (f->shown_ns && now_ns - f->shown_ns < SHOW_NS)))
+    if (!settles && (!wanted || (f->shown_ns && now_ns - f->shown_ns < SHOW_NS)))
         return;
     f->shown_ns = now_ns;
     f->figures.standing = f->standing;
@@ -216,14 +219,14 @@ void wf_figures_tick(struct wf_fabric *f, uint64_t now_ns, uint64_t changes)
     f->figures.replica_below = places.copies;
     f->figures.replica_bytes += places.bytes;
     f->shown_figures = f->figures;
-    f->shown_figures.drained &= !f->put_since;
+    f->shown_figures.drained &= f->figures.draining && !f->put_since;
     f->shown_changes = changes;
     f->shown_count = 0;
     for (uint32_t i = 0; i < f->peer_count; i++)
         if (is_shown(f, &f->peers[i]))
             peer_show(f, &f->peers[i], &f->shown[f->shown_count++]);
     f->shown_serial++;
-    if (anew)
-        pthread_cond_broadcast(&f->shown_anew);
+    atomic_store_explicit(&f->settling, false, memory_order_relaxed);
+    pthread_cond_broadcast(&f->shown_anew);
     pthread_mutex_unlock(&f->lock);
 }

@@ -416,7 +416,9 @@ struct wf_fabric {
     bool figures_wanted;
     _Atomic uint64_t show_changes; /* of what is shown, which people look for at once; any thread */
     uint64_t shown_changes;        /* of these, what is shown has; */
-    pthread_cond_t shown_anew;     /* signalled when it has more */
+    uint64_t settle_late;          /* and of these were waited for in vain */
+    _Atomic bool settling;         /* somebody waits; */
+    pthread_cond_t shown_anew;     /* signalled when there are more */
     bool put_since; /* into the pool while it drains, since that was last looked at */
     struct wf_fabric_figures shown_figures;
     struct wf_fabric_peer *shown; /* [WF_FABRIC_PEERS_MAX] */
@@ -841,8 +843,9 @@ bool wf_offer_heard(struct wf_link *link, const void *header, uint32_t bytes);
 bool wf_forget_heard(struct wf_link *link, const void *header, uint32_t bytes);
 
 /* figures.c */
-/* `changes`: what f->show_changes was before all that was done in this poll. */
-void wf_figures_tick(struct wf_fabric *f, uint64_t now_ns, uint64_t changes);
+/* `changes`: what f->show_changes was before all that was done in this poll; `settles`: somebody
+ * waits for what is shown to have them. */
+void wf_figures_tick(struct wf_fabric *f, uint64_t now_ns, uint64_t changes, bool settles);
 void wf_figures_change(struct wf_fabric *f); /* any thread */
 
 #endif

@@ -112,7 +112,11 @@ bool wf_fabric_in_parts(const struct wf_fabric *f)
 
 void wf_fabric_drain(struct wf_fabric *f, bool on)
 {
+    pthread_mutex_lock(&f->lock);
     atomic_store_explicit(&f->draining, on, memory_order_relaxed);
+    f->put_since = true; /* perhaps, between two orders of which the thread saw neither */
+    f->shown_figures.drained = false;
+    pthread_mutex_unlock(&f->lock);
     wf_figures_change(f);
     wf_fabric_wake(f);
 }

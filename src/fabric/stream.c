@@ -34,7 +34,8 @@ void wf_fabric_tell(struct wf_fabric *f, const struct wf_fabric_event *event)
     pthread_mutex_lock(&f->lock);
     bool first = f->inbox_first == f->inbox_end;
     if (event->kind == WF_FABRIC_HERE && event->where == WF_FABRIC_IN_POOL &&
-        atomic_load_explicit(&f->draining, memory_order_relaxed)) {
+        atomic_load_explicit(&f->draining, memory_order_relaxed) &&
+        wf_places_count(f->places, event->key, 1) == 0) {
         f->put_since = true;
         f->shown_figures.drained = false;
     }
