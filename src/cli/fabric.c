@@ -178,6 +178,11 @@ static void nodes_print(const json_t *nodes)
             printf("%s: %s\n", text_of(from, "name"), text_of(from, "why"));
 }
 
+static bool is_up(const json_t *node)
+{
+    return strcmp(text_of(node, "state"), "away") != 0;
+}
+
 /* What this node lends, and who has how much of it; what others lend to this one. */
 static void lent_print(const json_t *self, const json_t *nodes)
 {
@@ -208,9 +213,11 @@ static void lent_print(const json_t *self, const json_t *nodes)
     json_decref(rows);
     json_array_foreach ((json_t *)(uintptr_t)nodes, index, from) {
         long long most = number_of(from, "lent_bytes"), left = number_of(from, "lent_free_bytes");
-        if (most > 0 && strcmp(text_of(from, "state"), "draining") == 0)
-            printf("%s lends this node %s at most; it drains, and takes nothing new\n",
-                   text_of(from, "name"), wf_cli_size((uint64_t)most, lends, sizeof lends));
+        bool drains = strcmp(text_of(from, "state"), "draining") == 0;
+        if (most > 0 && (drains || !is_up(from)))
+            printf("%s lends this node %s at most; it %s\n", text_of(from, "name"),
+                   wf_cli_size((uint64_t)most, lends, sizeof lends),
+                   drains ? "drains, and takes nothing new" : "is away");
         else if (most > 0)
             printf("%s lends this node %s at most; %s of it can be had now\n",
                    text_of(from, "name"), wf_cli_size((uint64_t)most, lends, sizeof lends),
@@ -422,7 +429,8 @@ static json_t *bounds_of(const json_t *answer)
     json_array_foreach (nodes, index, from) {
         const char *name = text_of(from, "name");
         const json_t *own = row_of(named, name);
-        bound_add(rows, "link", name, own ? own : all, json_boolean(own), json_true());
+        bound_add(rows, "link", name, own ? own : all, json_boolean(own),
+                  json_boolean(is_up(from)));
     }
     json_array_foreach (named, index, from) {
         const char *name = text_of(from, "name");

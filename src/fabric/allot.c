@@ -193,7 +193,8 @@ static void change_begin(struct wf_fabric *f, struct wf_change *change)
                     change->lender);
     if (status == WEFT_OK && (change->most || change->least) && change->node[0] &&
         strcmp(change->node, f->name) != 0 && !wf_peer_find(f, change->node))
-        status = wf_fail(WEFT_E_NOT_FOUND, "no node is called '%s'; weft fabric lists them",
+        status = wf_fail(WEFT_E_NOT_FOUND,
+                         "no node is called '%s', of those that are there; weft fabric lists them",
                          change->node);
     if (status == WEFT_OK) {
         setting = setting_read(f, name, &revision);
