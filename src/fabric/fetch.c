@@ -16,6 +16,7 @@
  * memory is the worker's meanwhile.  A cut for which the profile is not here is asked for again, of
  * the same node, decoded.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/sum.h"
@@ -80,10 +81,13 @@ uint32_t wf_fabric_holders(struct wf_fabric *f, const uint8_t key[32],
     pthread_mutex_lock(&f->lock);
     uint32_t count = wf_places_holders(f->places, key, WF_PLACES_CLASS_MAX, holders,
                                        max < WF_FABRIC_HOLDERS_MAX ? max : WF_FABRIC_HOLDERS_MAX);
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < count; i++) {
+        if (f->peer_of[holders[i]] == WF_PLACE_OWN)
+            snprintf(out[named++], sizeof out[0], "%s", f->name);
         for (uint32_t n = 0; n < f->shown_count; n++)
             if (f->shown[n].number == f->peer_of[holders[i]])
                 memcpy(out[named++], f->shown[n].name, sizeof out[0]);
+    }
     pthread_mutex_unlock(&f->lock);
     return named;
 }
@@ -291,6 +295,35 @@ static enum weft_status ask(struct wf_fabric *f, struct wf_fabric_fetch *fetch, 
         return WEFT_OK;
     }
     return WEFT_MISS;
+}
+
+/* What others have put here is in this node's own memory.  WEFT_OK: these are the bytes, and each
+ * part has its sum; WEFT_MISS: it is not here; WEFT_E_CORRUPT: it was, and is no more. */
+static enum weft_status own_read(struct wf_fabric *f, struct wf_fabric_fetch *fetch)
+{
+    struct wf_lent_block lent;
+    uint32_t entry = f->lent ? wf_lent_hold(f->lent, fetch->domain, fetch->key, &lent)
+                             : WF_LENT_NONE;
+    uint64_t from = (uint64_t)fetch->first_part * fetch->part_bytes, at = 0;
+    if (entry == WF_LENT_NONE)
+        return WEFT_MISS;
+    bool fits = wf_quality_class(lent.quality) <= wf_quality_class(fetch->accept) &&
+                lent.bytes == fetch->bytes && lent.part_bytes == fetch->part_bytes &&
+                from < fetch->bytes && range_bytes(fetch) <= fetch->bytes - from;
+    bool right = true;
+    for (uint32_t part = fetch->first_part; fits && right && at < range_bytes(fetch); part++) {
+        uint64_t bytes = range_bytes(fetch) - at;
+        bytes = bytes < fetch->part_bytes ? bytes : fetch->part_bytes;
+        memcpy((uint8_t *)fetch->data + at, lent.data + from + at, bytes);
+        right = wf_sum64((uint8_t *)fetch->data + at, bytes) == lent.sums[part];
+        at += bytes;
+    }
+    fetch->quality = fits ? wf_quality_class(lent.quality) : 0;
+    fetch->profile = fetch->quality ? lent.profile : 0;
+    wf_lent_let_go(f->lent, entry);
+    if (!right)
+        (void)wf_lent_forget(f->lent, fetch->domain, fetch->key);
+    return !fits ? WEFT_MISS : right ? WEFT_OK : WEFT_E_CORRUPT;
 }
 
 static void wait_again(struct wf_fabric *f, struct wf_fabric_fetch *fetch)
@@ -581,8 +614,15 @@ void wf_fetches_run(struct wf_fabric *f, uint64_t now_ns)
     f->waiting_end = &f->waiting;
     while (fetch) {
         struct wf_fabric_fetch *next = fetch->next;
-        enum weft_status status = fetch->cancelled ? WEFT_E_TIMEOUT : ask(f, fetch, now_ns);
-        if (status == WEFT_PENDING)
+        enum weft_status own = fetch->cancelled ? WEFT_MISS : own_read(f, fetch);
+        enum weft_status status = fetch->cancelled ? WEFT_E_TIMEOUT
+                                  : own == WEFT_OK ? own
+                                                   : ask(f, fetch, now_ns);
+        if (own == WEFT_E_CORRUPT)
+            fetch->worst = own;
+        if (own == WEFT_OK)
+            finish(f, fetch, own);
+        else if (status == WEFT_PENDING)
             wait_again(f, fetch);
         else if (status != WEFT_OK && !(status == WEFT_MISS && wf_parts_look(f, fetch, now_ns)))
             finish(f, fetch, status == WEFT_MISS ? fetch->worst : status);

@@ -399,8 +399,13 @@ struct wf_fabric {
     uint32_t peer_of[WF_PLACES_USED]; /* number in the replica → place in `peers`, or */
 #define WF_PLACE_FREE UINT32_MAX
 #define WF_PLACE_LEAVING (UINT32_MAX - 1)
+#define WF_PLACE_OWN (UINT32_MAX - 2)       /* memory that this node lends */
     uint32_t place_of[WF_FABRIC_PEERS_MAX]; /* the other way round; WF_PLACE_NONE */
     uint32_t place_next;
+    struct wf_peer_node own; /* this node as a lender to itself: its place alone counts */
+    bool own_untold;         /* the host could not hear of all that is lent; */
+    uint32_t own_domain;     /* it is looked through again, */
+    uint64_t own_cursor;     /* here */
     bool places_leaving;     /* some are swept out */
     struct wf_logged *inbox; /* ring */
     uint64_t inbox_first, inbox_end;
@@ -605,6 +610,11 @@ bool wf_stream_offered(struct wf_link *link, const struct wf_fabric_event *event
 bool wf_stream_take(struct wf_link *link, const struct wf_fabric_event *event);
 /* On the fabric's thread: tell this of what it lends. */
 void wf_stream_log(struct wf_fabric *f, const struct wf_fabric_event *event);
+/* A block of memory that this node lends came or went: its own clients find it there as on any
+ * other node. */
+void wf_stream_own(struct wf_fabric *f, const struct wf_fabric_event *event);
+void wf_stream_own_begin(struct wf_fabric *f);
+bool wf_stream_is_own(struct wf_fabric *f, const uint8_t key[32]);
 /* Go on forgetting, where that takes time. */
 void wf_stream_tick(struct wf_fabric *f);
 

@@ -370,7 +370,7 @@ static void host_found(void *to, const struct wf_fabric_event *block)
                                   .owner = WF_LENT_NONE,
                                   .whose = WF_LENT_NONE,
                                   .part_bytes = f->options.host.part_bytes(block->bytes),
-                                  .copies = 1};
+                                  .copies = f->options.copies};
     found.block.domain = (uint8_t)looking->domain;
     job_add(f, &found, false);
 }

@@ -266,6 +266,8 @@ static void decide(struct wf_fabric *f, uint64_t now_ns)
         return;
     pthread_mutex_lock(&f->lock);
     wf_places_stats(f->places, &places);
+    if (f->lent) /* what it lends counts here either way */
+        places.copies -= wf_places_of(f->places, (uint16_t)f->own.place);
     pthread_mutex_unlock(&f->lock);
     uint32_t members = f->joined_count + 1;
     double part = p->on && members > OWNERS ? (double)members / OWNERS : 1;
@@ -398,7 +400,7 @@ static void lapse(struct wf_fabric *f, const struct found *found)
         struct wf_peer_node *peer = &f->peers[found->peer];
         if (peer->used && peer->place == found->place)
             wf_stream_lapsed(f, peer, &event);
-    } else if (p->on || !wf_stream_fits(f, &event)) {
+    } else if (!wf_stream_is_own(f, event.key) && (p->on || !wf_stream_fits(f, &event))) {
         f->behind |= !f->options.host.news(f->options.host.context, WF_FABRIC_NOBODY, &event);
     }
 }

@@ -591,6 +591,7 @@ static void placed(struct wf_placing *p, enum weft_status status)
         event.kind = WF_FABRIC_HERE;
         event.where = WF_FABRIC_IN_LENT;
         wf_stream_log(f, &event);
+        wf_stream_own(f, &event);
     }
     if (status == WEFT_OK && p->link)
         answer(p->link, p->request, keep ? kept : p->wrong ? WEFT_E_CORRUPT : WEFT_E_DENIED);
@@ -769,6 +770,7 @@ void wf_puts_run(struct wf_fabric *f, uint64_t now_ns)
 static void went(void *context, const struct wf_fabric_event *block)
 {
     wf_stream_log(context, block);
+    wf_stream_own(context, block);
 }
 
 enum weft_status wf_puts_create(struct wf_fabric *f)
@@ -786,6 +788,8 @@ enum weft_status wf_puts_create(struct wf_fabric *f)
                                             .seed = f->options.seed,
                                             .gone = went,
                                             .context = f};
+    if (options.bytes)
+        wf_stream_own_begin(f);
     return options.bytes ? wf_lent_create(&options, &f->lent) : WEFT_OK;
 }
 

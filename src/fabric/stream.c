@@ -22,6 +22,9 @@
 #define BATCHES 4u     /* to a link, in one turn */
 #define WALK_STEPS 64u /* for one batch: of a walk little may be for this link */
 #define LENT_LOOKS 256u
+#define OWN_STEPS 8u /* a tick, of OWN_LOOKS each */
+#define OWN_LOOKS 256u
+#define OWN_PART 4u
 #define GRACE_NS 200000000u
 #define MORE_NS 1000000000u /* between two times that the same is asked for what found no room */
 #define SWEEP_BUCKETS 16384u
@@ -432,6 +435,7 @@ static void unheard(struct wf_fabric *f, const struct wf_peer_node *peer, const 
     pthread_mutex_lock(&f->lock);
     (void)unplace(f, peer, key);
     pthread_mutex_unlock(&f->lock);
+    f->own_untold |= peer == &f->own;
     if (peer->link) { /* else it tells all when there is one */
         peer->link->behind = true;
         peer->link->complete = false;
@@ -502,6 +506,59 @@ static bool gone(struct wf_fabric *f, struct wf_peer_node *peer,
     return host_told(f, WF_FABRIC_NOBODY, &said);
 }
 
+void wf_stream_own_begin(struct wf_fabric *f)
+{
+    f->own = (struct wf_peer_node){.number = WF_FABRIC_NOBODY, .place = 0};
+    f->peer_of[f->own.place] = WF_PLACE_OWN;
+    f->own_domain = f->domain_count;
+}
+
+/* A lender of much memory knows of what others have nevertheless, and keeps its part of the
+ * directory: of what it lends no more counts than a quarter of all copies that it can know of. */
+static bool own_counts(struct wf_fabric *f)
+{
+    struct wf_places_stats places;
+    pthread_mutex_lock(&f->lock);
+    wf_places_stats(f->places, &places);
+    bool counts = wf_places_of(f->places, (uint16_t)f->own.place) < places.copies_max / OWN_PART;
+    pthread_mutex_unlock(&f->lock);
+    return counts;
+}
+
+void wf_stream_own(struct wf_fabric *f, const struct wf_fabric_event *event)
+{
+    struct wf_fabric_event said = *event;
+    said.quality = wf_quality_class(event->quality);
+    if (event->kind == WF_FABRIC_GONE)
+        f->behind |= !gone(f, &f->own, &said, true);
+    else if (own_counts(f))
+        f->behind |= !here(f, &f->own, &said, true);
+}
+
+bool wf_stream_is_own(struct wf_fabric *f, const uint8_t key[32])
+{
+    pthread_mutex_lock(&f->lock);
+    bool is = f->lent && wf_places_holds(f->places, key, (uint16_t)f->own.place);
+    pthread_mutex_unlock(&f->lock);
+    return is;
+}
+
+static void own_found(void *to, const struct wf_fabric_event *block)
+{
+    wf_stream_own(to, block);
+}
+
+/* There is room for what the host could not hear of. */
+static void own_tell(struct wf_fabric *f)
+{
+    for (uint32_t looks = 0; f->lent && f->own_domain < f->domain_count && looks < OWN_STEPS;
+         looks++)
+        if (!wf_lent_each(f->lent, f->own_domain, &f->own_cursor, OWN_LOOKS, own_found, f)) {
+            f->own_domain++;
+            f->own_cursor = 0;
+        }
+}
+
 void wf_stream_forget(struct wf_fabric *f, struct wf_peer_node *peer)
 {
     if (peer->place != WF_PLACE_NONE) {
@@ -536,6 +593,7 @@ void wf_stream_tick(struct wf_fabric *f)
     while (f->going_first < f->going_end &&
            now_ns - f->going[f->going_first % WF_GOING_MAX].at_ns >= GRACE_NS)
         f->behind |= !go(f);
+    own_tell(f);
     pthread_mutex_lock(&f->lock);
     bool swept = f->places_leaving && wf_places_sweep(f->places, SWEEP_BUCKETS);
     if (swept && wf_places_sweep(f->below, SWEEP_BUCKETS)) {
@@ -713,6 +771,11 @@ void wf_stream_room(struct wf_fabric *f)
     if (f->behind)
         atomic_fetch_add_explicit(&f->unheard, 1, memory_order_release);
     f->behind = false;
+    if (f->own_untold) {
+        f->own_untold = false;
+        f->own_domain = 0;
+        f->own_cursor = 0;
+    }
     for (struct wf_link *link = f->links; link; link = link->next) {
         link->more |= link->behind;
         link->behind = false;

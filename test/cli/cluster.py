@@ -341,6 +341,33 @@ def what_only_a_node_that_went_had_is_explained():
 
 
 @case
+def what_others_put_into_a_nodes_memory_is_found_there():
+    """A lender's own clients read it like what any other node has, also when nobody else is left."""
+    secret, data = blob("cluster.secret", 32, 5), blob("own.data", 8 << 20, 21)
+    os.chmod(secret, 0o600)
+    forget()
+    nodes = [start("left", secret), start("right", secret, WEFT_FABRIC_LEND="32MB")]
+    left, right = (("--socket", place(name + ".sock")) for name in NAMES)
+    until_both_see_each_other()
+    chain = ("--key", "own", "--block-bytes", "1MiB")
+    weft("put", *chain, data, *left)
+    weft("fabric", "drain", *left)
+    until("it is drained", lambda: answer("fabric", *left)["self"]["drained"])
+    check(answer("fabric", *right)["self"]["lent_blocks"] == 8, "it went elsewhere")
+    nodes[0].kill()
+    nodes[0].wait(60)
+    until("it is away", lambda: answer("fabric", *right)["nodes"][0]["state"] == "away")
+    until("it is matched", lambda: answer("match", *chain, "--blocks", "8", *right, expect=None)["present"] == 8)
+    weft("get", *chain, "--blocks", "8", "--output", place("own.copy"), "--verify", *right)
+    check(read(place("own.copy")) == read(data), "other bytes")
+    last = answer("put", *chain, data, *right)["last_key"]
+    weft("rm", "--everywhere", *chain, *right)
+    until("it went", lambda: answer("match", *chain, "--blocks", "8", *right, expect=None)["present"] == 0)
+    check("is not there" in weft("explain", last, *right, expect=None).stdout.decode(), "it is there still")
+    stop_node(nodes[1])
+
+
+@case
 def a_drain_ends_soon_or_says_what_is_in_its_way():
     """However many blocks there might be: looking at what never was used took minutes."""
     secret, data = blob("cluster.secret", 32, 5), blob("drain.data", 4 << 20, 15)

@@ -241,6 +241,38 @@ static void off_again_moves_no_more(void **state)
     end();
 }
 
+/* What others put into a node's memory its own clients read there, and nothing that is not as it
+ * came. */
+static void who_lends_reads_what_is_lent(void **state)
+{
+    (void)state;
+    begin(two, 1);
+    for (uint32_t i = 0; i < POOL; i++)
+        put(i);
+    uint64_t from_others = figures_of(C).serves;
+    assert_int_equal(readable(B, 0, POOL), POOL);
+    assert_int_equal(figures_of(C).serves - from_others, figures_of(C).lent_blocks);
+    struct wf_lent *lent = nodes[B].fabric->lent;
+    struct wf_lent_block block;
+    struct wf_fabric_event event;
+    uint32_t entry = WF_LENT_NONE, number = 0;
+    for (uint32_t i = 0; i < POOL && entry == WF_LENT_NONE; i++) {
+        number = i;
+        event = event_of(i);
+        entry = wf_lent_hold(lent, 0, event.key, &block);
+    }
+    assert_int_not_equal(entry, WF_LENT_NONE);
+    ((uint8_t *)(uintptr_t)block.data)[BYTES - 1] ^= 1;
+    wf_lent_let_go(lent, entry);
+    assert_int_not_equal(get(B, number), WEFT_OK);
+    assert_false(wf_lent_has(lent, 0, event.key, NULL));
+    assert_int_not_equal(get(B, number), WEFT_OK);
+    pass(500);
+    assert_int_not_equal(get(A, number), WEFT_OK); /* who put it there heard of that */
+    assert_int_equal(readable(B, 0, POOL), POOL - 1);
+    end();
+}
+
 /* A node that only computes hands its pool to those that lend. */
 static void a_pool_is_drained_too(void **state)
 {
@@ -269,7 +301,33 @@ static void a_pool_is_drained_too(void **state)
     uint32_t at_b = (uint32_t)figures_of(B).lent_blocks, at_c = (uint32_t)figures_of(C).lent_blocks;
     assert_int_equal(at_b + at_c, POOL);
     assert_in_range(at_b, POOL / 4, POOL / 4 * 3); /* to both */
-    assert_int_equal(readable(B, 0, POOL), at_c);  /* the rest it has itself */
+    assert_int_equal(readable(B, 0, POOL), POOL);  /* its own memory is no stranger's */
+    end();
+}
+
+/* Who drains sees to one copy, and who has that to the others that there should be. */
+static void what_was_drained_has_all_its_copies(void **state)
+{
+    (void)state;
+    begin(three, 2);
+    nodes[A].count = POOL / 2;
+    for (uint32_t i = 0; i < POOL / 2; i++) {
+        struct wf_fabric_event event = event_of(i);
+        wf_fabric_tell(nodes[A].fabric, &event);
+    }
+    pass(500);
+    wf_fabric_drain(nodes[A].fabric, true);
+    pass(5000);
+    assert_true(figures_of(A).drained);
+    node_end(A);
+    pass(20000);
+    uint64_t lent = 0;
+    for (int i = B; i <= D; i++)
+        lent += figures_of(i).lent_blocks;
+    assert_int_equal(lent, 2 * (POOL / 2));
+    node_end(C);
+    pass(6000);
+    assert_int_equal(readable(B, 0, POOL / 2), POOL / 2);
     end();
 }
 
@@ -628,7 +686,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         BOTH(a_lender_that_drains_is_empty_at_last),
         BOTH(off_again_moves_no_more),
+        BOTH(who_lends_reads_what_is_lent),
         BOTH(a_pool_is_drained_too),
+        BOTH(what_was_drained_has_all_its_copies),
         BOTH(what_others_have_is_not_handed_on),
         BOTH(what_went_from_a_lender_is_handed_on_again),
         BOTH(without_room_it_says_so),
