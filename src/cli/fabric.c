@@ -89,7 +89,9 @@ static void moves_print(const json_t *self)
         any = true;
     }
     long long full = any ? number_of(self, "move_full_bytes") : 0;
-    if (any && full > 0) /* nobody knows how long */
+    if (any && strcmp(text_of(self, "standing"), "member") != 0)
+        printf("; it waits until this node is a member again\n");
+    else if (any && full > 0) /* nobody knows how long */
         printf("\n");
     else if (any)
         printf(": %.1f s more\n", (double)number_of(self, "move_left_ms") / 1e3);
@@ -324,6 +326,7 @@ static int hand_over(struct cli *cli)
             snprintf(sentence + length, sizeof sentence - (size_t)length, "; %zu %s not there",
                      others, others == 1 ? "is" : "are");
         code = done(cli, status, "the chain is not handed over", sentence);
+        code = code == CLI_OK && others ? CLI_MISS : code;
     }
     wf_cli_chain_close(&chain);
     return code;

@@ -121,7 +121,7 @@ struct wf_fabric_host {
      * nobody had before, or only a worse one; or nobody has it any more.  HERE without bytes: what
      * is known of it is right, but its quality, which is worse now.  False: it cannot be taken now;
      * it is told again some time after room_again was called, or wf_fabric_forgotten() grows. */
-#define WF_FABRIC_NOBODY WF_FABRIC_PEERS_MAX /* it is no one node's word */
+#define WF_FABRIC_NOBODY WF_FABRIC_PEERS_MAX /* no other node's word: what is lent here counts */
     bool (*news)(void *context, uint32_t from, const struct wf_fabric_event *block);
     /* Another node hands over the chain that ends in this block: it is wanted here soon.  NULL:
      * nobody takes what is handed over. */
@@ -420,7 +420,7 @@ void wf_fabric_limits(struct wf_fabric *fabric, struct wf_fabric_limits *out);
  * is put into other lenders' memory, until figures.drained says that there is nothing such. */
 void wf_fabric_drain(struct wf_fabric *fabric, bool on);
 
-/* Does any other node have it, as far as is known here? */
+/* Does any other node have it, as far as is known here, or is it in memory that this one lends? */
 bool wf_fabric_elsewhere(struct wf_fabric *fabric, const uint8_t key[32]);
 /* The names of those, in no order: up to `max`, and up to WF_FABRIC_HOLDERS_MAX.  Returns how many
  * were written. */

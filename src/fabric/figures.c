@@ -213,6 +213,8 @@ void wf_figures_tick(struct wf_fabric *f, uint64_t now_ns, uint64_t changes, boo
     pthread_mutex_lock(&f->lock);
     wf_places_stats(f->places, &places);
     f->figures.replica_copies = places.copies;
+    if (f->lent) /* of what others have */
+        f->figures.replica_copies -= wf_places_of(f->places, (uint16_t)f->own.place);
     f->figures.replica_copies_max = places.copies_max;
     f->figures.replica_bytes = places.bytes;
     wf_places_stats(f->below, &places);
