@@ -525,12 +525,24 @@ static bool own_counts(struct wf_fabric *f)
     return counts;
 }
 
+/* In parts the word that others had it as well may have lapsed meanwhile: it was kept back. */
+static bool own_gone(struct wf_fabric *f, const struct wf_fabric_event *event)
+{
+    if (!wf_parts_on(f))
+        return gone(f, &f->own, event, true);
+    bool was = wf_stream_is_own(f, event->key);
+    (void)gone(f, &f->own, event, false);
+    if (was)
+        atomic_fetch_add_explicit(&f->last_went, 1, memory_order_release);
+    return !was || host_told(f, WF_FABRIC_NOBODY, event);
+}
+
 void wf_stream_own(struct wf_fabric *f, const struct wf_fabric_event *event)
 {
     struct wf_fabric_event said = *event;
     said.quality = wf_quality_class(event->quality);
     if (event->kind == WF_FABRIC_GONE)
-        f->behind |= !gone(f, &f->own, &said, true);
+        f->behind |= !own_gone(f, &said);
     else if (own_counts(f))
         f->behind |= !here(f, &f->own, &said, true);
 }

@@ -240,6 +240,8 @@ bool have_room(const struct cluster *c, const struct node *node, uint32_t index)
 bool has_block(const struct node *node, uint32_t index);
 /* Somebody from whom it may have it. */
 bool others_have(const struct node *node, uint32_t index);
+/* The same, or in memory that it lends itself: its clients read it. */
+bool is_found(const struct node *node, uint32_t index);
 /* By index: somebody knows who has it.  In parts an owner knows nothing of a domain that it has
  * not.
  */

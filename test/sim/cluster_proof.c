@@ -95,7 +95,7 @@ static uint32_t reads_try(struct cluster *c, struct read *reads, uint32_t count)
     for (uint32_t i = 0; i < count; i++) {
         if (reads[i].right)
             continue;
-        bool there = others_have(&c->nodes[reads[i].node], reads[i].index);
+        bool there = is_found(&c->nodes[reads[i].node], reads[i].index);
         reads[i].right = reads[i].came == (there ? WEFT_OK : WEFT_MISS);
         c->counts.reads += reads[i].right;
         wrong += !reads[i].right;
@@ -122,7 +122,7 @@ void prove_reads(struct cluster *c)
         const struct node *node = &c->nodes[reads[i].node];
         if (!reads[i].right)
             failed(c, "%s wants block %u, which %s has, and that ends in status %d", node->name,
-                   reads[i].index, others_have(node, reads[i].index) ? "somebody" : "nobody",
+                   reads[i].index, is_found(node, reads[i].index) ? "somebody" : "nobody",
                    (int)reads[i].came);
     }
     free(reads);

@@ -139,9 +139,9 @@ static bool knows(const struct node *a, uint32_t index, struct truth *t, char *o
     bool any = false;
     for (uint32_t b = 0; b < nodes; b++) {
         const struct node *other = &c->nodes[b];
-        t->there[b] = b != a->number && other->fabric && may_have(a, index) &&
-                      may_have(other, index) &&
-                      (other->blocks[index] || t->lent[(size_t)b * c->indices + index]);
+        bool has = t->lent[(size_t)b * c->indices + index] ||
+                   (b != a->number && other->blocks[index]);
+        t->there[b] = has && other->fabric && may_have(a, index) && may_have(other, index);
         any |= t->there[b];
     }
     if (!was_told(a, index, any, out, out_bytes))
@@ -151,11 +151,13 @@ static bool knows(const struct node *a, uint32_t index, struct truth *t, char *o
              wrong = nodes;
     for (uint32_t i = 0; i < count; i++) {
         uint32_t peer = f->peer_of[t->holders[i]];
-        uint32_t b = peer < WF_FABRIC_PEERS_MAX ? t->number_of[peer] : UINT32_MAX;
-        if (b == UINT32_MAX || t->there[b])
-            t->there[b == UINT32_MAX ? a->number : b] = false;
-        else
-            wrong = b;
+        uint32_t b = peer == WF_PLACE_OWN         ? a->number
+                     : peer < WF_FABRIC_PEERS_MAX ? t->number_of[peer]
+                                                  : UINT32_MAX;
+        if (b == UINT32_MAX)
+            continue;
+        wrong = t->there[b] ? wrong : b;
+        t->there[b] = false;
     }
     bool believes = wrong < nodes, owns = true;
     if (t->shards)
@@ -324,6 +326,11 @@ bool others_have(const struct node *node, uint32_t index)
         any = i != node->number && has_block(&c->nodes[i], index) &&
               may_have(&c->nodes[i], index) && may_have(node, index);
     return any;
+}
+
+bool is_found(const struct node *node, uint32_t index)
+{
+    return others_have(node, index) || (lends(node, index) && may_have(node, index));
 }
 
 /* One that is nearly full takes no more of who has his due. */
