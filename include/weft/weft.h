@@ -424,7 +424,8 @@ WEFT_API const char *weft_route_action_name(enum weft_route_action action);
 struct weft_route_term {
     char node[WEFT_NODE_NAME_MAX + 1];
     enum weft_route_action action;
-    char source[WEFT_NODE_NAME_MAX + 1]; /* WEFT_ROUTE_FETCH: from there; else "" */
+    char source[WEFT_NODE_NAME_MAX + 1]; /* WEFT_ROUTE_FETCH: from there, or "several nodes", of
+                                             which none has all; else "" */
     uint32_t held_blocks;                /* that it has itself, from the first on */
     uint32_t load_blocks;                /* that are not computed, from the first on; */
     uint32_t fetch_blocks;               /* of these, from the source */

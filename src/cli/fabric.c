@@ -89,7 +89,8 @@ static void moves_print(const json_t *self)
         any = true;
     }
     long long full = any ? number_of(self, "move_full_bytes") : 0;
-    if (any && strcmp(text_of(self, "standing"), "member") != 0)
+    const char *standing = text_of(self, "standing");
+    if (any && strcmp(standing, "member") != 0 && strcmp(standing, "doubtful") != 0)
         printf("; it waits until this node is a member again\n");
     else if (any && full > 0) /* nobody knows how long */
         printf("\n");

@@ -213,8 +213,9 @@ const struct cli_command wf_cmd_route = {
     .about =
         "Says which node will have the first token soonest, as modelled: the queue there, what is "
         "loaded of the chain, and prefill of the rest.  local: it runs on what the node has; "
-        "fetch: and on blocks that it fetches from source; recompute: all is computed; closed: "
-        "the node serves nothing, and a line below the table says why.  ttft_ms is less than the "
+        "fetch: and on blocks that it fetches from source (several nodes: none has as much of it "
+        "as they have between them); recompute: all is computed; closed: the node serves "
+        "nothing, and a line below the table says why.  ttft_ms is less than the "
         "three before it when they overlap, as loading does with the queue and with prefill.\n\n"
         "Without --candidate it is every node that is there and does not drain, and this one in "
         "any case, with the load that was said of it last.  This command only asks.  With --sent "

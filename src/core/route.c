@@ -328,10 +328,10 @@ void wf_route_sent(struct wf_route *route, const struct wf_route_node *nodes,
     peer->next = (peer->next + 1) % WF_ROUTE_SENT;
     peer->sent += peer->sent < WF_ROUTE_SENT;
     if (term->action == WF_ROUTE_FETCH) {
-        struct peer *source = &route->peers[nodes[term->source].node];
-        double free_s = now_s + term->fetch_s;
+        const struct wf_route_node *from = &nodes[term->source];
+        double free_s = now_s + term->fetch_s, *source_s = &route->peers[from->node].out_free_s;
         peer->in_free_s = fmax(peer->in_free_s, free_s);
-        source->out_free_s = fmax(source->out_free_s, free_s);
+        *source_s = from->several ? *source_s : fmax(*source_s, free_s);
     }
     uint32_t has = own_blocks(to);
     coming_age(route, now_s);
@@ -688,7 +688,7 @@ int wf_route_say(const struct wf_route_term *term, const struct wf_route_request
     if (used < 0 || (size_t)used >= size || !term->load_blocks)
         return used;
     int more = snprintf(out + used, size - (size_t)used,
-                        term->fetch_blocks ? ", %s to load %u blocks, %u of them from another"
+                        term->fetch_blocks ? ", %s to load %u blocks, %u of them from elsewhere"
                                            : ", %s to load %u blocks",
                         seconds_say(term->latency_s + term->data_s, load), term->load_blocks,
                         term->fetch_blocks);

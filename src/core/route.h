@@ -126,7 +126,8 @@ struct wf_route_way {
 /* A node that may serve it, or has some of it. */
 struct wf_route_node {
     uint16_t node;
-    bool serves; /* else it only has memory */
+    bool serves;  /* else it only has memory */
+    bool several; /* it stands for many, each of which has some: no fetch waits for another there */
     /* How many blocks, from the first on, are nearest in HBM, in HBM or DRAM, anywhere on it.  Each
      * at least the one before. */
     uint32_t hbm_blocks, near_blocks, held_blocks;
@@ -157,7 +158,7 @@ void wf_route_coming(struct wf_route *route, const uint8_t (*keys)[32], uint32_t
 
 enum wf_route_action {
     WF_ROUTE_LOCAL = 0, /* from what the node has */
-    WF_ROUTE_FETCH,     /* and from another */
+    WF_ROUTE_FETCH,     /* and from elsewhere */
     WF_ROUTE_RECOMPUTE, /* all is computed */
     WF_ROUTE_CLOSED,    /* it serves nothing */
 };

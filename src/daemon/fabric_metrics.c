@@ -66,6 +66,8 @@ static const struct {
     {"lent_puts", "Blocks that other nodes put there.", AT(lent_puts), true},
     {"lent_refused", "Blocks that there was no room for.", AT(lent_refused), true},
     {"lent_evicted", "Blocks that went for others.", AT(lent_evicted), true},
+    {"lent_reads", "Reads of blocks there by this node's own clients.", AT(lent_reads), true},
+    {"lent_read_bytes", "Their payload.", AT(lent_read_bytes), true},
     {"frames_in", "Ranges of blocks that came encoded.", AT(frames_in), true},
     {"frames_in_bytes", "What of them crossed.", AT(frames_in_bytes), true},
     {"frames_in_plain_bytes", "What they are.", AT(frames_in_plain), true},

@@ -161,6 +161,8 @@ static const struct {
     {"lent_puts", AT(lent_puts)},
     {"lent_refused", AT(lent_refused)},
     {"lent_evicted", AT(lent_evicted)},
+    {"lent_reads", AT(lent_reads)},
+    {"lent_read_bytes", AT(lent_read_bytes)},
     {"frames_in", AT(frames_in)},
     {"frames_in_bytes", AT(frames_in_bytes)},
     {"frames_in_plain_bytes", AT(frames_in_plain)},

@@ -530,9 +530,8 @@ enum weft_status wf_fabric_poll(struct wf_fabric *f, uint32_t timeout_ms)
     struct epoll_event events[4];
     eventfd_t ignored;
     if (f->epoll >= 0) {
-        int wait_ms = (f->waiting || f->sends_waiting) && timeout_ms
-                          ? 1
-                          : (int)(timeout_ms < 20 ? timeout_ms : 20);
+        uint32_t most_ms = f->own_more ? 0 : f->waiting || f->sends_waiting ? 1 : 20;
+        int wait_ms = (int)(timeout_ms < most_ms ? timeout_ms : most_ms);
         (void)epoll_wait(f->epoll, events, 4, wait_ms);
         (void)eventfd_read(f->wake, &ignored);
     }

@@ -265,6 +265,7 @@ struct wf_fabric_fetch {
     _Atomic bool cancelled;       /* any thread */
     bool placing, framed, looked; /* looked: an owner of its shard was asked */
     bool slow;                    /* it is below where it was asked for */
+    bool was_own;                 /* it was read from what this node lends */
     bool cuts, cut, decoded;      /* a cut may come; comes; is not to: its profile is not here */
     uint64_t frame_bytes;         /* that come; 0: it comes as it is */
 };
@@ -526,6 +527,7 @@ struct wf_fabric_figures {
     uint64_t told, heard, told_anew, refused_news;
     uint64_t lag_us_p50, lag_us_p99; /* from a change there until it is known here */
     uint64_t fetches, fetch_misses, fetch_corrupt, fetch_timeouts, fetched_bytes;
+    uint64_t lent_reads, lent_read_bytes; /* of this node's clients, of what it lends itself */
     uint64_t fetches_lossy, serves_lossy; /* of blocks that are not exact */
     uint64_t serves, serve_misses, served_bytes;
     uint64_t serves_below, served_below_bytes;  /* of these, what was read from a tier for it */

@@ -23,8 +23,9 @@
 #include "fabric/inner.h"
 
 #define HOLDERS_MAX 16u
-#define PATIENCE_BELOW 4u /* times as much, with one that has the block on a tier */
-#define FARTHER (1. / 64) /* a level more is worth so much: of equals the nearer is asked */
+#define PATIENCE_BELOW 4u     /* times as much, with one that has the block on a tier */
+#define OWN_BYTES (16u << 20) /* read of what is lent here before others have their turn */
+#define FARTHER (1. / 64)     /* a level more is worth so much: of equals the nearer is asked */
 
 /* --------------------------------------------------------------------------------- any thread */
 
@@ -40,6 +41,7 @@ void wf_fabric_fetch(struct wf_fabric *f, struct wf_fabric_fetch *fetch)
     fetch->patient = false;
     fetch->limit.by = 0;
     fetch->worst = WEFT_MISS;
+    fetch->was_own = false;
     fetch->request = fetch->moved = fetch->profile = 0;
     fetch->quality = 0;
     pthread_mutex_lock(&f->lock);
@@ -160,14 +162,14 @@ static void asked_no_more(struct wf_fabric *f, const struct wf_fabric_fetch *fet
 
 static void finish(struct wf_fabric *f, struct wf_fabric_fetch *fetch, enum weft_status status)
 {
-    f->figures.fetches++;
+    f->figures.fetches += !fetch->was_own;
     f->figures.fetch_misses += status == WEFT_MISS;
     f->figures.fetch_corrupt += status == WEFT_E_CORRUPT;
     f->figures.fetch_timeouts += status == WEFT_E_TIMEOUT || status == WEFT_E_NODE;
     if (fetch->patient)
         atomic_fetch_sub_explicit(&f->patient, 1, memory_order_relaxed);
     fetch->moved = status == WEFT_OK ? range_bytes(fetch) : 0;
-    f->figures.fetched_bytes += fetch->moved;
+    f->figures.fetched_bytes += fetch->was_own ? 0 : fetch->moved;
     f->figures.fetches_lossy += status == WEFT_OK && fetch->quality > 0;
     fetch->done(fetch, status);
 }
@@ -321,9 +323,14 @@ static enum weft_status own_read(struct wf_fabric *f, struct wf_fabric_fetch *fe
     fetch->quality = fits ? wf_quality_class(lent.quality) : 0;
     fetch->profile = fetch->quality ? lent.profile : 0;
     wf_lent_let_go(f->lent, entry);
-    if (!right)
-        (void)wf_lent_forget(f->lent, fetch->domain, fetch->key);
-    return !fits ? WEFT_MISS : right ? WEFT_OK : WEFT_E_CORRUPT;
+    f->figures.lent_reads += fits && right;
+    f->figures.lent_read_bytes += fits && right ? at : 0;
+    if (right)
+        return fits ? WEFT_OK : WEFT_MISS;
+    wf_fabric_say(f, "a block in the memory that this node lends is not what its checksum says: it "
+                     "was dropped");
+    (void)wf_lent_forget(f->lent, fetch->domain, fetch->key);
+    return WEFT_E_CORRUPT;
 }
 
 static void wait_again(struct wf_fabric *f, struct wf_fabric_fetch *fetch)
@@ -610,19 +617,27 @@ void wf_fetches_run(struct wf_fabric *f, uint64_t now_ns)
         impatience(f, now_ns);
     }
     struct wf_fabric_fetch *fetch = f->waiting;
+    uint64_t own_bytes = 0;
     f->waiting = NULL;
     f->waiting_end = &f->waiting;
+    f->own_more = false;
     while (fetch) {
         struct wf_fabric_fetch *next = fetch->next;
-        enum weft_status own = fetch->cancelled ? WEFT_MISS : own_read(f, fetch);
+        /* Others wait for this thread meanwhile. */
+        bool later = own_bytes >= OWN_BYTES && !fetch->cancelled;
+        enum weft_status own = fetch->cancelled || later ? WEFT_MISS : own_read(f, fetch);
         enum weft_status status = fetch->cancelled ? WEFT_E_TIMEOUT
+                                  : later          ? WEFT_PENDING
                                   : own == WEFT_OK ? own
                                                    : ask(f, fetch, now_ns);
+        f->own_more |= later;
         if (own == WEFT_E_CORRUPT)
             fetch->worst = own;
-        if (own == WEFT_OK)
+        if (own == WEFT_OK) {
+            own_bytes += range_bytes(fetch);
+            fetch->was_own = true;
             finish(f, fetch, own);
-        else if (status == WEFT_PENDING)
+        } else if (status == WEFT_PENDING)
             wait_again(f, fetch);
         else if (status != WEFT_OK && !(status == WEFT_MISS && wf_parts_look(f, fetch, now_ns)))
             finish(f, fetch, status == WEFT_MISS ? fetch->worst : status);

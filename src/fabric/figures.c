@@ -212,10 +212,9 @@ void wf_figures_tick(struct wf_fabric *f, uint64_t now_ns, uint64_t changes, boo
     wf_nets_address(f, f->figures.address, sizeof f->figures.address);
     pthread_mutex_lock(&f->lock);
     wf_places_stats(f->places, &places);
-    f->figures.replica_copies = places.copies;
-    if (f->lent) /* of what others have */
-        f->figures.replica_copies -= wf_places_of(f->places, (uint16_t)f->own.place);
-    f->figures.replica_copies_max = places.copies_max;
+    uint64_t own = wf_stream_own_count(f); /* the rest is what others have */
+    f->figures.replica_copies = places.copies - own;
+    f->figures.replica_copies_max = places.copies_max - own;
     f->figures.replica_bytes = places.bytes;
     wf_places_stats(f->below, &places);
     f->figures.replica_below = places.copies;
@@ -228,7 +227,8 @@ void wf_figures_tick(struct wf_fabric *f, uint64_t now_ns, uint64_t changes, boo
         if (is_shown(f, &f->peers[i]))
             peer_show(f, &f->peers[i], &f->shown[f->shown_count++]);
     f->shown_serial++;
-    atomic_store_explicit(&f->settling, false, memory_order_relaxed);
+    if (changes == atomic_load_explicit(&f->show_changes, memory_order_relaxed))
+        atomic_store_explicit(&f->settling, false, memory_order_relaxed);
     pthread_cond_broadcast(&f->shown_anew);
     pthread_mutex_unlock(&f->lock);
 }

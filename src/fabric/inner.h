@@ -403,15 +403,18 @@ struct wf_fabric {
     uint32_t place_of[WF_FABRIC_PEERS_MAX]; /* the other way round; WF_PLACE_NONE */
     uint32_t place_next;
     struct wf_peer_node own; /* this node as a lender to itself: its place alone counts */
-    bool own_untold;         /* the host could not hear of all that is lent; */
+    bool own_untold;         /* the host could not hear of all that is lent, */
+    bool own_over;           /* or some of it found no room in the replica; */
     uint32_t own_domain;     /* it is looked through again, */
-    uint64_t own_cursor;     /* here */
+    uint64_t own_cursor;     /* here, */
+    uint64_t own_ns;         /* since then */
     bool places_leaving;     /* some are swept out */
     struct wf_logged *inbox; /* ring */
     uint64_t inbox_first, inbox_end;
     bool inbox_lost;
     struct wf_fabric_fetch *asked, **asked_end; /* fetches that this thread has not seen */
     bool cancels;                               /* some fetch was cancelled */
+    bool own_more;                              /* of those that wait some read what is lent */
     struct wf_fabric_read *read, **read_end;    /* done by the host */
     bool room_again;
     uint64_t lenders_bytes, lenders_free_bytes;
@@ -615,6 +618,8 @@ void wf_stream_log(struct wf_fabric *f, const struct wf_fabric_event *event);
 void wf_stream_own(struct wf_fabric *f, const struct wf_fabric_event *event);
 void wf_stream_own_begin(struct wf_fabric *f);
 bool wf_stream_is_own(struct wf_fabric *f, const uint8_t key[32]);
+/* Of the copies in the replica, those that are this node's own memory; the lock is held. */
+uint64_t wf_stream_own_count(const struct wf_fabric *f);
 /* Go on forgetting, where that takes time. */
 void wf_stream_tick(struct wf_fabric *f);
 

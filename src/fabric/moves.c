@@ -214,8 +214,8 @@ static void job_give(struct wf_moves *m, uint32_t number)
 }
 
 /* How many there are and should be.  Who drains sees to it that one stays; where a lender has one,
- * that sees to the others.  What was used last is worth most, and beginnings are used whenever what
- * extends them is. */
+ * that sees to the others, and of a pool's, where none has, who else has it.  What was used last is
+ * worth most, and beginnings are used whenever what extends them is. */
 static void judge(struct wf_fabric *f, const struct job *job, bool share,
                   const struct copies *copies, struct wf_keep_job *out)
 {
@@ -226,7 +226,7 @@ static void judge(struct wf_fabric *f, const struct job *job, bool share,
                                 .share = share};
     if (is_draining(f)) {
         out->copies = copies->others;
-        out->wanted = copies->lenders ? 1 : found->copies;
+        out->wanted = copies->lenders || found->owner == WF_LENT_NONE ? 1 : found->copies;
     } else {
         out->copies = 1 + copies->lenders;
         out->wanted = copies->rank <= f->moves->stood ? found->copies : 0;

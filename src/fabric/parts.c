@@ -266,8 +266,9 @@ static void decide(struct wf_fabric *f, uint64_t now_ns)
         return;
     pthread_mutex_lock(&f->lock);
     wf_places_stats(f->places, &places);
-    if (f->lent) /* what it lends counts here either way */
-        places.copies -= wf_places_of(f->places, (uint16_t)f->own.place);
+    uint64_t own = wf_stream_own_count(f); /* what it lends counts here either way */
+    places.copies -= own;
+    places.copies_max -= own;
     pthread_mutex_unlock(&f->lock);
     uint32_t members = f->joined_count + 1;
     double part = p->on && members > OWNERS ? (double)members / OWNERS : 1;

@@ -129,10 +129,11 @@ uint32_t wf_peers_domain(const struct wf_peers *p, const uint8_t tag[32])
 
 /* Nobody has more of them on their way than are left for others besides a quarter; and of what went
  * less has to be found out again than of what came. */
-static bool has_room(const struct wf_peers *p, uint32_t from)
+static bool has_room(const struct wf_peers *p, uint32_t from, const struct wf_fabric_event *block)
 {
     uint64_t left = NEWS_MAX - (p->news_end - p->news_first);
-    if (from == WF_FABRIC_NOBODY)
+    bool came = block->kind == WF_FABRIC_HERE && block->bytes > 0;
+    if (from == WF_FABRIC_NOBODY && !came)
         return left > NEWS_MAX / 8;
     return left > 0 && (p->news_of[from] < NEWS_FEW || p->news_of[from] + NEWS_MAX / 4 < left);
 }
@@ -141,7 +142,7 @@ bool wf_peers_news(void *peers, uint32_t from, const struct wf_fabric_event *blo
 {
     struct wf_peers *p = peers;
     pthread_mutex_lock(&p->lock);
-    bool room = has_room(p, from);
+    bool room = has_room(p, from, block);
     if (p->news_first == p->news_end && p->ring >= 0)
         (void)eventfd_write(p->ring, 1);
     if (room) {
@@ -322,8 +323,8 @@ static uint32_t tier_reap(struct wf_tier *tier, struct wf_tier_request **out, ui
         if (r->status == WEFT_E_CORRUPT) {
             t->stats.corrupt++;
             (void)wf_fail(WEFT_E_CORRUPT,
-                          "tier %s: a block came from another node, and was not what its checksum "
-                          "says",
+                          "tier %s: a block came from another node, or lay in memory that this one "
+                          "lends, and was not what its checksum says",
                           t->name);
         } else if (r->status == WEFT_E_LIMIT) {
             wf_fetch_limit_say(t->name, &item->fetch.limit);

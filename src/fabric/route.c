@@ -17,7 +17,9 @@
 #define LEAST_BYTES_S 1000.0 /* a measured rate below is none */
 
 #define SELF WF_FABRIC_PEERS_MAX /* the seat of this node; those of others are their numbers */
-#define SEATS (WF_FABRIC_PEERS_MAX + 1)
+#define SEVERAL (SELF + 1)       /* of no node: of what several have between them */
+#define SEATS (SELF + 2)
+#define HOLDERS 8u   /* of a block: so many are thought of */
 #define TABLE 16384u /* a power of two, and more than twice the seats */
 #define NO_SEAT UINT16_MAX
 
@@ -139,7 +141,7 @@ enum weft_status wf_routes_create(const struct wf_routes_options *options, struc
     snprintf(r->name, sizeof r->name, "%s", options->name);
     snprintf(r->seats[SELF].name, sizeof r->seats[SELF].name, "%s", options->name);
     r->seats[SELF].taken = true;
-    r->seats[SELF].domains = UINT64_MAX;
+    r->seats[SELF].domains = r->seats[SEVERAL].domains = UINT64_MAX;
     memset(r->table, 0xff, sizeof r->table);
     seat_index(r, SELF);
     *out = r;
@@ -326,12 +328,17 @@ static void sources_add(struct wf_routes *r, struct wf_routes_answer *a)
     }
 }
 
+/* What this node has in its pool and below, or in the memory that it lends. */
 static void own_look(struct wf_routes *r, const struct wf_routes_question *q,
                      const struct wf_routes_answer *a)
 {
     struct wf_routes_own own = {.near_blocks = 0};
     if (r->options.own && q->count)
         r->options.own(r->options.context, q->domain, q->keys, q->count, &own);
+    const struct wf_fabric *f = r->fabric;
+    uint32_t lent = f && f->lent ? r->blocks[f->own.place] : 0;
+    own.near_blocks = lent > own.near_blocks ? lent : own.near_blocks;
+    own.held_blocks = lent > own.held_blocks ? lent : own.held_blocks;
     for (uint32_t i = 0; i < a->count + a->others; i++) {
         if (r->seat_of[i] != SELF)
             continue;
@@ -339,6 +346,103 @@ static void own_look(struct wf_routes *r, const struct wf_routes_question *q,
         r->nodes[i].held_blocks = own.held_blocks;
         r->nodes[i].below = own.below;
     }
+}
+
+/* Where this node keeps a part of the directory: so many of a chain's keys are asked about, and
+ * answered by. */
+#define LOOKS 128u
+#define LENT_STRIDE 7u
+static uint32_t looks_stride(const struct wf_fabric *f, const struct wf_routes_question *q)
+{
+    return wf_fabric_in_parts(f) ? (q->count + LOOKS - 1) / LOOKS : 0;
+}
+
+/* Where nobody lends memory, nobody has a block without its parent, and the whole chain is halved.
+ * A lender has those for which it had room: two that get them in turns are not to have all of those
+ * that are looked at. */
+static uint32_t halves_stride(const struct wf_fabric *f, const struct wf_routes_question *q)
+{
+    return wf_fabric_in_parts(f)         ? looks_stride(f, q)
+           : f->lent || f->lenders_bytes ? LENT_STRIDE
+                                         : 0;
+}
+
+/* ------------------------------------------------------------------- what several have together */
+
+/* Somebody has it from whom it can be fetched, or it lies in what this node lends.  The way from
+ * all of them is as the worst of theirs. */
+static bool anyone_has(struct wf_routes *r, const uint8_t key[32])
+{
+    const struct wf_fabric *f = r->fabric;
+    struct seat *all = &r->seats[SEVERAL];
+    uint16_t holders[HOLDERS];
+    uint32_t count = wf_places_holders(f->places, key,
+                                       wf_quality_class(f->domains[r->domain].quality), holders,
+                                       HOLDERS);
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t peer = f->peer_of[holders[i]];
+        if (peer == WF_PLACE_OWN)
+            return true;
+        if (peer >= SELF || !r->seats[peer].taken || !(r->seats[peer].domains >> r->domain & 1))
+            continue;
+        const struct seat *its = &r->seats[peer];
+        all->latency_s = its->latency_s > all->latency_s ? its->latency_s : all->latency_s;
+        if (its->bytes_s > 0 && (all->bytes_s <= 0 || its->bytes_s < all->bytes_s))
+            all->bytes_s = its->bytes_s;
+        return true;
+    }
+    return false;
+}
+
+/* So many blocks, without a hole, somebody or other has, where one node has `has` of them.  At most
+ * LOOKS are looked at one after the other, and halved in between, as with the nodes' own: a hole
+ * that is not seen is a miss later. */
+static uint32_t anyone_has_of(struct wf_routes *r, const struct wf_routes_question *q, uint32_t has)
+{
+    uint32_t parts = looks_stride(r->fabric, q), low = has;
+    uint32_t step = parts ? parts : (q->count + LOOKS - 1) / LOOKS | 1;
+    uint32_t at = parts ? (has + parts - 1) / parts * parts : has;
+    for (;; at += step) {
+        at = at < q->count ? at : q->count - 1;
+        if (!anyone_has(r, q->keys[at]))
+            break;
+        low = at + 1;
+        if (low == q->count)
+            break;
+    }
+    /* In parts nothing is known of what lies in between. */
+    for (uint32_t high = at; !parts && low < high;) {
+        uint32_t middle = low + (high - low) / 2;
+        if (anyone_has(r, q->keys[middle]))
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* Lenders have a chain between them as they had room: one source more, where that is more than any
+ * of them has alone. */
+static void several_add(struct wf_routes *r, const struct wf_routes_question *q,
+                        struct wf_routes_answer *a)
+{
+    const struct wf_route_node *most = &r->nodes[0];
+    for (uint32_t i = 1; i < a->count + a->others; i++)
+        if (r->nodes[i].held_blocks > most->held_blocks)
+            most = &r->nodes[i];
+    if (!r->fabric || most->held_blocks >= q->count)
+        return;
+    r->seats[SEVERAL].latency_s = r->seats[SEVERAL].bytes_s = 0;
+    uint32_t all = anyone_has_of(r, q, most->held_blocks);
+    if (all == most->held_blocks)
+        return;
+    struct wf_route_node *node = node_add(r, a, SEVERAL, "several nodes", WF_ROUTES_NOT_ASKED);
+    a->others++;
+    node->several = true;
+    node->held_blocks = all;
+    /* What nobody has alone lies in memory that is lent, as a rule. */
+    node->near_blocks = most->near_blocks < most->held_blocks ? most->near_blocks : all;
+    node->below = most->below;
 }
 
 /* ------------------------------------------------------------------------------------ the links */
@@ -381,14 +485,6 @@ static void term_copy(const struct wf_routes *r, uint32_t i, uint32_t stride,
     out->term.fetch_blocks *= stride;
 }
 
-/* Where this node keeps a part of the directory: so many of a chain's keys are asked about, and
- * answered by. */
-#define LOOKS 128u
-static uint32_t looks_stride(const struct wf_fabric *f, const struct wf_routes_question *q)
-{
-    return wf_fabric_in_parts(f) ? (q->count + LOOKS - 1) / LOOKS : 0;
-}
-
 /* Owners are asked who has what of it: who asks again soon is answered by that. */
 static void look(struct wf_fabric *f, const struct wf_routes_question *q)
 {
@@ -425,7 +521,7 @@ static enum weft_status ask(struct wf_routes *r, struct wf_fabric *f, uint64_t n
     r->keys = q->keys;
     if (f) {
         seats_refresh(r, f);
-        (void)wf_places_prefixes(f->places, q->keys, q->count, looks_stride(f, q),
+        (void)wf_places_prefixes(f->places, q->keys, q->count, halves_stride(f, q),
                                  wf_quality_class(f->domains[q->domain].quality), NULL, r->blocks);
     }
     a->count = a->others = 0;
@@ -435,6 +531,7 @@ static enum weft_status ask(struct wf_routes *r, struct wf_fabric *f, uint64_t n
         candidates_all(r, q, a);
     sources_add(r, a);
     own_look(r, q, a);
+    several_add(r, q, a);
     uint32_t nodes = a->count + a->others;
     if (q->count)
         wf_route_coming(route, q->keys, q->count, r->nodes, nodes, now_s);

@@ -9,7 +9,8 @@
  *
  * A node that is away, that no registry has, that drains, or that has not this domain, serves
  * nothing; the last can still be computed on, if somebody names it.  Nodes that nobody named but
- * that have most of the chain are sources to fetch from.
+ * that have most of the chain are sources to fetch from; where none of them has as much of it as
+ * all have between them (lenders get blocks as they have room), so are "several nodes".
  *
  * Bounded: WF_ROUTES_CANDIDATES_MAX, WF_ROUTES_KEYS_MAX; for a longer chain the caller gives every
  * stride-th key.  Some 5 MB for each domain that asks, when it asks first; nothing after that.
@@ -23,7 +24,7 @@
 #define WF_ROUTES_CANDIDATES_MAX 256u
 #define WF_ROUTES_KEYS_MAX 1024u
 /* Candidates, and what may be fetched from besides them. */
-#define WF_ROUTES_NODES_MAX (WF_ROUTES_CANDIDATES_MAX + WF_ROUTE_SOURCES + 1)
+#define WF_ROUTES_NODES_MAX (WF_ROUTES_CANDIDATES_MAX + WF_ROUTE_SOURCES + 2)
 
 struct wf_routes;
 

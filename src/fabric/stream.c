@@ -25,6 +25,7 @@
 #define OWN_STEPS 8u /* a tick, of OWN_LOOKS each */
 #define OWN_LOOKS 256u
 #define OWN_PART 4u
+#define OWN_AGAIN_NS 10000000000u /* what did not count is looked through again */
 #define GRACE_NS 200000000u
 #define MORE_NS 1000000000u /* between two times that the same is asked for what found no room */
 #define SWEEP_BUCKETS 16384u
@@ -513,16 +514,40 @@ void wf_stream_own_begin(struct wf_fabric *f)
     f->own_domain = f->domain_count;
 }
 
+/* The lock is held. */
+uint64_t wf_stream_own_count(const struct wf_fabric *f)
+{
+    return f->lent ? wf_places_of(f->places, (uint16_t)f->own.place) : 0;
+}
+
 /* A lender of much memory knows of what others have nevertheless, and keeps its part of the
- * directory: of what it lends no more counts than a quarter of all copies that it can know of. */
-static bool own_counts(struct wf_fabric *f)
+ * directory: of what it lends no more counts than a quarter of all copies that it can know of.  So
+ * many more may. */
+static uint64_t own_room(struct wf_fabric *f, uint64_t *out_most)
 {
     struct wf_places_stats places;
     pthread_mutex_lock(&f->lock);
     wf_places_stats(f->places, &places);
-    bool counts = wf_places_of(f->places, (uint16_t)f->own.place) < places.copies_max / OWN_PART;
+    uint64_t count = wf_stream_own_count(f);
     pthread_mutex_unlock(&f->lock);
-    return counts;
+    *out_most = places.copies_max / OWN_PART;
+    return *out_most - (count < *out_most ? count : *out_most);
+}
+
+/* In parts the host was not told of what others have of it: of this it is. */
+static bool own_here(struct wf_fabric *f, const struct wf_fabric_event *event)
+{
+    if (!wf_parts_on(f))
+        return here(f, &f->own, event, true);
+    bool was = wf_stream_is_own(f, event->key);
+    (void)here(f, &f->own, event, false);
+    if (was || !wf_stream_is_own(f, event->key) || !wf_stream_fits(f, event))
+        return true;
+    struct wf_fabric_event said = *event;
+    said.quality = wf_quality_class(wf_fabric_best(f, event->key));
+    if (!host_told(f, WF_FABRIC_NOBODY, &said))
+        unheard(f, &f->own, event->key);
+    return true;
 }
 
 /* In parts the word that others had it as well may have lapsed meanwhile: it was kept back. */
@@ -540,11 +565,15 @@ static bool own_gone(struct wf_fabric *f, const struct wf_fabric_event *event)
 void wf_stream_own(struct wf_fabric *f, const struct wf_fabric_event *event)
 {
     struct wf_fabric_event said = *event;
+    uint64_t most;
     said.quality = wf_quality_class(event->quality);
-    if (event->kind == WF_FABRIC_GONE)
+    if (event->kind == WF_FABRIC_GONE) {
         f->behind |= !own_gone(f, &said);
-    else if (own_counts(f))
-        f->behind |= !here(f, &f->own, &said, true);
+        return;
+    }
+    if (own_room(f, &most))
+        f->behind |= !own_here(f, &said);
+    f->own_over |= !wf_stream_is_own(f, said.key);
 }
 
 bool wf_stream_is_own(struct wf_fabric *f, const uint8_t key[32])
@@ -560,9 +589,21 @@ static void own_found(void *to, const struct wf_fabric_event *block)
     wf_stream_own(to, block);
 }
 
-/* There is room for what the host could not hear of. */
-static void own_tell(struct wf_fabric *f)
+static void own_look_again(struct wf_fabric *f)
 {
+    f->own_over = false;
+    f->own_domain = 0;
+    f->own_cursor = 0;
+    f->own_ns = wf_fabric_now(f);
+}
+
+/* There is room for what did not count, or what the host could not hear of. */
+static void own_tell(struct wf_fabric *f, uint64_t now_ns)
+{
+    uint64_t most;
+    if (f->own_over && f->own_domain == f->domain_count && now_ns - f->own_ns >= OWN_AGAIN_NS &&
+        own_room(f, &most) > most / 8)
+        own_look_again(f);
     for (uint32_t looks = 0; f->lent && f->own_domain < f->domain_count && looks < OWN_STEPS;
          looks++)
         if (!wf_lent_each(f->lent, f->own_domain, &f->own_cursor, OWN_LOOKS, own_found, f)) {
@@ -605,7 +646,7 @@ void wf_stream_tick(struct wf_fabric *f)
     while (f->going_first < f->going_end &&
            now_ns - f->going[f->going_first % WF_GOING_MAX].at_ns >= GRACE_NS)
         f->behind |= !go(f);
-    own_tell(f);
+    own_tell(f, now_ns);
     pthread_mutex_lock(&f->lock);
     bool swept = f->places_leaving && wf_places_sweep(f->places, SWEEP_BUCKETS);
     if (swept && wf_places_sweep(f->below, SWEEP_BUCKETS)) {
@@ -785,8 +826,7 @@ void wf_stream_room(struct wf_fabric *f)
     f->behind = false;
     if (f->own_untold) {
         f->own_untold = false;
-        f->own_domain = 0;
-        f->own_cursor = 0;
+        own_look_again(f);
     }
     for (struct wf_link *link = f->links; link; link = link->next) {
         link->more |= link->behind;

@@ -20,7 +20,7 @@ struct node {
 };
 
 static struct node nodes[NODES_MAX];
-static int node_count;
+static int node_count, lenders; /* the first of them lend memory */
 static uint8_t chain[BLOCKS_MAX][32];
 static struct wf_routes_answer answer;
 
@@ -83,6 +83,7 @@ static void node_begin(int i, const char *secret)
     options.replica_copies = 65536;
     options.show_ms = 100;
     options.seed = 5;
+    options.lend_bytes = i < lenders ? 1 << 20 : 0;
     world_node(i, &options);
 }
 
@@ -106,6 +107,13 @@ static void begin(void)
     begin_with(3, "one for all");
 }
 
+static void begin_lenders(void)
+{
+    lenders = 2;
+    begin_with(4, "one for all");
+    lenders = 0;
+}
+
 /* It has the first `blocks` of the chain. */
 static void have(int i, uint32_t blocks)
 {
@@ -116,6 +124,18 @@ static void have(int i, uint32_t blocks)
         wf_fabric_tell(n->fabric, &event);
     }
     n->near = blocks;
+    pass(200);
+}
+
+/* It has every second block, from `first` on, of those below `end`. */
+static void have_half(int i, uint32_t first, uint32_t end)
+{
+    struct node *n = &nodes[i];
+    for (uint32_t block = first; block < end; block += 2) {
+        memcpy(n->keys[n->count++], chain[block], 32);
+        struct wf_fabric_event event = event_of(chain[block]);
+        wf_fabric_tell(n->fabric, &event);
+    }
     pass(200);
 }
 
@@ -222,7 +242,7 @@ static void blocks_go_where_the_request_does(void **state)
     assert_int_equal(chosen()->term.fetch_blocks, 64);
     assert_true(chosen()->term.ttft_s < term_of(0)->term.ttft_s);
     assert_true(wf_routes_say(&answer, 1, say, sizeof say) > 0);
-    assert_non_null(strstr(say, "from another: a0"));
+    assert_non_null(strstr(say, "from elsewhere: a0"));
     /* Who has it need not be a candidate. */
     q.candidates = &busy[1];
     q.candidate_count = 1;
@@ -233,6 +253,78 @@ static void blocks_go_where_the_request_does(void **state)
     assert_int_equal(chosen()->term.action, WF_ROUTE_FETCH);
     assert_true(chosen()->term.source >= answer.count);
     assert_string_equal(answer.terms[chosen()->term.source].name, "a0");
+    world_end();
+}
+
+/* As lenders do that get blocks as they have room. */
+static void several_have_it_between_them(void **state)
+{
+    (void)state;
+    char say[256];
+    begin_lenders();
+    have_half(0, 0, 900);
+    have_half(1, 1, 900);
+    const struct wf_routes_candidate idle[] = {candidate(2, 0), candidate(3, 0)};
+    struct wf_routes_question q = question_of(64);
+    q.candidates = idle;
+    q.candidate_count = 2;
+    route(2, &q);
+    assert_int_equal(chosen()->held_blocks, 0);
+    assert_int_equal(chosen()->term.action, WF_ROUTE_FETCH);
+    assert_int_equal(chosen()->term.fetch_blocks, 64);
+    assert_string_equal(answer.terms[chosen()->term.source].name, "several nodes");
+    assert_true(wf_routes_say(&answer, answer.chosen, say, sizeof say) > 0);
+    assert_non_null(strstr(say, "64 of them from elsewhere: several nodes"));
+    /* To its end, wherever that is; who has some of it gets the rest. */
+    q = question_of(1000);
+    q.candidates = idle;
+    q.candidate_count = 2;
+    q.asks_only = true;
+    pass(60000);
+    route(3, &q);
+    assert_int_equal(chosen()->term.load_blocks, 900);
+    const struct wf_routes_candidate one = candidate(0, 0);
+    q.candidates = &one;
+    q.candidate_count = 1;
+    route(3, &q);
+    assert_int_equal(chosen()->held_blocks, 1);
+    assert_int_equal(chosen()->term.load_blocks, 900);
+    assert_int_equal(chosen()->term.fetch_blocks, 899);
+    /* Nobody is called that; and who has all is a better source. */
+    struct wf_routes_candidate none = candidate(0, 0);
+    snprintf(none.name, sizeof none.name, "several nodes");
+    q.candidates = &none;
+    route(3, &q);
+    assert_int_equal(answer.terms[0].why, WF_ROUTES_UNKNOWN);
+    have(2, 1000);
+    const struct wf_routes_candidate last = candidate(3, 0);
+    q.candidates = &last;
+    route(3, &q);
+    assert_int_equal(chosen()->term.load_blocks, 1000);
+    assert_string_equal(answer.terms[chosen()->term.source].name, "c2");
+    world_end();
+}
+
+/* With a link each they give more than one of them would: none waits for another's. */
+static void what_several_have_is_no_queue(void **state)
+{
+    (void)state;
+    begin_lenders();
+    have_half(0, 0, 64);
+    have_half(1, 1, 64);
+    double first_s = 0;
+    for (int i = 2; i < 4; i++) {
+        const struct wf_routes_candidate idle = candidate(i, 0);
+        struct wf_routes_question q = question_of(64);
+        q.candidates = &idle;
+        q.candidate_count = 1;
+        q.request.id = (uint64_t)i;
+        route(2, &q);
+        assert_int_equal(chosen()->term.fetch_blocks, 64);
+        if (i == 2)
+            first_s = chosen()->term.fetch_s;
+    }
+    assert_true(first_s > 0 && chosen()->term.fetch_s < first_s * 1.9);
     world_end();
 }
 
@@ -434,6 +526,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_node_alone_is_the_answer),
         cmocka_unit_test(it_runs_where_its_blocks_are),
         cmocka_unit_test(blocks_go_where_the_request_does),
+        cmocka_unit_test(several_have_it_between_them),
+        cmocka_unit_test(what_several_have_is_no_queue),
         cmocka_unit_test(who_only_asks_says_nothing_of_loads),
         cmocka_unit_test(nobody_becomes_a_hot_spot),
         cmocka_unit_test(who_cannot_serve_says_why),

@@ -21,12 +21,13 @@ struct node {
     struct wf_fabric *fabric;
     uint32_t first, count; /* of what is in its pool */
     uint32_t held;
+    uint32_t heard; /* blocks that others have, or what it lends, and that it did not know of */
 };
 
 static struct node nodes[NODES];
 static const char *const names[NODES] = {"sim:a", "sim:b", "sim:c", "sim:d"};
 enum { A, B, C, D };
-static uint32_t copies;
+static uint32_t copies, replica; /* replica 0: as it is by default */
 static bool parts;
 static struct wf_member_sim_world *registry;
 
@@ -79,6 +80,13 @@ static bool each(void *context, uint32_t domain, uint64_t *cursor,
     return *cursor < n->count;
 }
 
+static bool news(void *context, uint32_t from, const struct wf_fabric_event *block)
+{
+    (void)from;
+    ((struct node *)context)->heard += block->kind == WF_FABRIC_HERE && block->bytes > 0;
+    return true;
+}
+
 static uint32_t part_bytes(uint64_t bytes)
 {
     (void)bytes;
@@ -101,9 +109,11 @@ static void node_begin(int i, uint64_t lend)
     options.host.let_go = let_go;
     options.host.each = each;
     options.host.told = told;
+    options.host.news = news;
     options.host.part_bytes = part_bytes;
     options.lend_bytes = lend;
     options.copies = copies;
+    options.replica_copies = replica ? replica : options.replica_copies;
     options.move_bytes_s = RATE;
     options.show_ms = 10;
     if (parts) {
@@ -184,6 +194,8 @@ static uint32_t readable(int node, uint32_t first, uint32_t count)
 
 /* --------------------------------------------------------------------------------------- tests */
 
+static const uint64_t none[NODES] = {0, 0, 0, 0};
+static const uint64_t one[NODES] = {0, 8 << 20, 0, 0};
 static const uint64_t two[NODES] = {0, 8 << 20, 8 << 20, 0};
 static const uint64_t three[NODES] = {0, 8 << 20, 8 << 20, 8 << 20};
 
@@ -241,6 +253,42 @@ static void off_again_moves_no_more(void **state)
     end();
 }
 
+/* A router there counts on it as well, and on what only all of them together have: of a chain whose
+ * first blocks are all that lies in B's memory. */
+static void route_counts_what_is_lent(void)
+{
+    static struct wf_routes_answer answer;
+    uint8_t chain[POOL][32];
+    uint32_t own = 0, others = (uint32_t)figures_of(B).lent_blocks;
+    for (uint32_t i = 0; i < POOL; i++) {
+        struct wf_fabric_event event = event_of(i);
+        bool is_own = wf_lent_has(nodes[B].fabric->lent, 0, event.key, NULL);
+        memcpy(chain[is_own ? own++ : others++], event.key, 32);
+    }
+    assert_int_equal(others, POOL);
+    struct wf_routes_candidate b = {.loaded = true, .load = {.tokens_s = 10000}};
+    snprintf(b.name, sizeof b.name, "%s", nodes[B].fabric->name);
+    const struct wf_routes_question question = {
+        .keys = (const uint8_t(*)[32])chain,
+        .count = POOL,
+        .request = {.tokens = POOL * 16.0,
+                    .block_tokens = 16,
+                    .block_bytes = BYTES,
+                    .prefill = {.token_s = 1e-4, .attended_s = 1e-9}},
+        .candidates = &b,
+        .candidate_count = 1,
+        .asks_only = true,
+    };
+    /* In parts it asks, and knows a moment later. */
+    assert_int_equal(wf_fabric_route(nodes[B].fabric, &question, &answer), WEFT_OK);
+    pass(500);
+    assert_int_equal(wf_fabric_route(nodes[B].fabric, &question, &answer), WEFT_OK);
+    assert_int_equal(answer.chosen, 0);
+    assert_int_equal(answer.terms[0].near_blocks, own);
+    assert_int_equal(answer.terms[0].term.load_blocks, POOL);
+    assert_int_equal(answer.terms[0].term.fetch_blocks, POOL - own);
+}
+
 /* What others put into a node's memory its own clients read there, and nothing that is not as it
  * came. */
 static void who_lends_reads_what_is_lent(void **state)
@@ -252,6 +300,7 @@ static void who_lends_reads_what_is_lent(void **state)
     uint64_t from_others = figures_of(C).serves;
     assert_int_equal(readable(B, 0, POOL), POOL);
     assert_int_equal(figures_of(C).serves - from_others, figures_of(C).lent_blocks);
+    route_counts_what_is_lent();
     struct wf_lent *lent = nodes[B].fabric->lent;
     struct wf_lent_block block;
     struct wf_fabric_event event;
@@ -270,6 +319,71 @@ static void who_lends_reads_what_is_lent(void **state)
     pass(500);
     assert_int_not_equal(get(A, number), WEFT_OK); /* who put it there heard of that */
     assert_int_equal(readable(B, 0, POOL), POOL - 1);
+    end();
+}
+
+/* What another has in its pool is known of already, which the host of a node that keeps a part of
+ * the directory was not told: of what that one puts into its memory it is. */
+static void who_lends_is_told_of_what_is_lent(void **state)
+{
+    (void)state;
+    begin(one, 1);
+    nodes[A].count = POOL / 2;
+    for (uint32_t i = 0; i < POOL / 2; i++) {
+        struct wf_fabric_event event = event_of(i);
+        wf_fabric_tell(nodes[A].fabric, &event);
+    }
+    pass(500);
+    for (uint32_t i = 0; i < POOL / 2; i++)
+        put(i);
+    assert_int_equal(figures_of(B).lent_blocks, POOL / 2);
+    assert_int_equal(nodes[B].heard, POOL / 2);
+    end();
+}
+
+/* No more than a quarter of what a replica holds is a lender's own: of the rest it knows when there
+ * is room. */
+static void what_finds_no_room_is_known_of_later(void **state)
+{
+    (void)state;
+    replica = POOL;
+    begin(one, 1);
+    replica = 0;
+    for (uint32_t i = 0; i < POOL; i++)
+        put(i);
+    assert_int_equal(figures_of(B).lent_blocks, POOL);
+    assert_int_equal(nodes[B].heard, POOL / 4);
+    assert_int_equal(figures_of(B).replica_copies_max, POOL - POOL / 4);
+    for (uint32_t i = 0; i < POOL; i++) {
+        struct wf_fabric_event event = event_of(i);
+        if (wf_stream_is_own(nodes[B].fabric, event.key))
+            (void)wf_lent_forget(nodes[B].fabric->lent, 0, event.key);
+    }
+    assert_int_equal(figures_of(B).lent_blocks, POOL - POOL / 4);
+    assert_int_equal(figures_of(B).replica_copies_max, POOL);
+    pass(11000);
+    assert_int_equal(nodes[B].heard, 2 * (POOL / 4));
+    assert_int_equal(readable(B, 0, POOL), POOL - POOL / 4);
+    end();
+}
+
+/* Without a lender what several pools have is safe, however many copies there should be in memory
+ * that is lent. */
+static void what_another_pool_has_need_not_go(void **state)
+{
+    (void)state;
+    begin(none, 2);
+    for (int node = A; node <= B; node++) {
+        nodes[node].count = POOL / 2;
+        for (uint32_t i = 0; i < POOL / 2; i++) {
+            struct wf_fabric_event event = event_of(i);
+            wf_fabric_tell(nodes[node].fabric, &event);
+        }
+    }
+    pass(500);
+    wf_fabric_drain(nodes[A].fabric, true);
+    pass(5000);
+    assert_true(figures_of(A).drained);
     end();
 }
 
@@ -687,6 +801,9 @@ int main(void)
         BOTH(a_lender_that_drains_is_empty_at_last),
         BOTH(off_again_moves_no_more),
         BOTH(who_lends_reads_what_is_lent),
+        BOTH(who_lends_is_told_of_what_is_lent),
+        BOTH(what_finds_no_room_is_known_of_later),
+        BOTH(what_another_pool_has_need_not_go),
         BOTH(a_pool_is_drained_too),
         BOTH(what_was_drained_has_all_its_copies),
         BOTH(what_others_have_is_not_handed_on),

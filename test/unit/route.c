@@ -507,7 +507,7 @@ static void it_says_why(void **state)
     struct wf_route_answer answer = ask(route, &plain, nodes, 2, fast, 0);
     int length = wf_route_say(&answer.term, &plain, said, sizeof said);
     assert_string_equal(said, "0.19 s: 0 s behind others, 0.1 s of prefill for 1000 of 10000 "
-                              "tokens, 0.09 s to load 90 blocks, 80 of them from another");
+                              "tokens, 0.09 s to load 90 blocks, 80 of them from elsewhere");
     assert_int_equal(length, strlen(said));
     wf_route_say(&answer.term, &plain, small, sizeof small);
     assert_int_equal(strlen(small), sizeof small - 1);
