@@ -483,9 +483,9 @@ static_assert(WF_TIER_FIELDS_MAX <= WF_LIST_FIELDS_MAX &&
                   WF_DOMAIN_FIELDS_MAX <= WF_LIST_FIELDS_MAX &&
                   WF_ENGINE_FIELDS_MAX <= WF_LIST_FIELDS_MAX,
               "the walk over a file has room for the fields of any list");
-static_assert(WF_TIER_NAME_MAX <= WF_LIST_NAME_MAX && WF_DOMAIN_NAME_MAX <= WF_LIST_NAME_MAX &&
-                  WF_ENGINE_NAME_MAX <= WF_LIST_NAME_MAX,
-              "keys and origins have room for the names of any list");
+static_assert(WF_TIER_NAME_MAX <= WF_LIST_NAME_MAX, "keys and origins have room for tiers' names");
+static_assert(WF_DOMAIN_NAME_MAX <= WF_LIST_NAME_MAX, "… and for domains'");
+static_assert(WF_ENGINE_NAME_MAX <= WF_LIST_NAME_MAX, "… and for engines'");
 static_assert(IN_DOMAIN(name) == 0 && IN_TIER(name) == 0 && IN_ENGINE(name) == 0,
               "an entry begins with its name");
 static_assert(sizeof(enum wf_huge) == sizeof(int) && sizeof(enum wf_pool_policy) == sizeof(int) &&

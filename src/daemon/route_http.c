@@ -91,7 +91,8 @@ static const char *text_read(struct reading *r, const json_t *object, const char
     const json_t *value = json_object_get(object, name);
     if (value && !json_is_string(value))
         (void)bad(r, BAD, name, value, "give a string");
-    return value && json_is_string(value) ? json_string_value(value) : otherwise;
+    const char *text = json_string_value(value);
+    return text ? text : otherwise;
 }
 
 /* --------------------------------------------------------------------- whose, and which format */

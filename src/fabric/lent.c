@@ -191,7 +191,7 @@ static uint64_t due_of(const struct wf_lent *l, const struct owner *o)
 static struct entry *oldest_of(struct wf_lent *l, struct owner *o)
 {
     uint32_t at = o->oldest;
-    while (at != WF_LENT_NONE && l->entries[at].state != HERE)
+    while (at != WF_LENT_NONE && l->entries[at].state != HERE) /* NOLINT: never NULL */
         at = l->entries[at].newer;
     return at == WF_LENT_NONE ? NULL : &l->entries[at];
 }

@@ -220,8 +220,8 @@ static enum weft_status check(const struct wf_net_options *o)
 {
     if (!o->world)
         return wf_fail(WEFT_E_INVALID, "a simulated net needs a world to be in");
-    if (o->listen &&
-        (strncmp(o->listen, "sim:", 4) || !o->listen[4] || strlen(o->listen) >= WF_NET_ADDRESS_MAX))
+    if (o->listen && (strncmp(o->listen, "sim:", 4) != 0 || !o->listen[4] ||
+                      strlen(o->listen) >= WF_NET_ADDRESS_MAX))
         return wf_fail(WEFT_E_INVALID, "'%s' is no address in simulation; use sim:NAME", o->listen);
     if (o->hello_bytes > WF_NET_HELLO_MAX)
         return wf_fail(WEFT_E_INVALID, "a hello of %u bytes is too long; up to %u may be said",

@@ -33,7 +33,7 @@ static void too_late(struct wf_vtime_event *event)
 enum weft_status wf_sim_connect(struct wf_net *net, const char *address, void *user,
                                 struct wf_net_link **out)
 {
-    if (!address || strncmp(address, "sim:", 4) || !address[4] ||
+    if (!address || strncmp(address, "sim:", 4) != 0 || !address[4] ||
         strlen(address) >= WF_NET_ADDRESS_MAX)
         return wf_fail(WEFT_E_INVALID, "'%s' is no address in simulation; use sim:NAME",
                        address ? address : "");

@@ -20,7 +20,8 @@ static bool extra_of(PyObject *item, struct weft_vllm_extra *out)
         wp_error(WEFT_E_INVALID, "an extra of block %lu; there are fewer", block);
         return false;
     }
-    *out = (struct weft_vllm_extra){.kind = (enum weft_vllm_extra_kind)kind,
+    *out = (struct weft_vllm_extra){/* NOLINT: never NULL */
+                                    .kind = (enum weft_vllm_extra_kind)kind,
                                     .block = (uint32_t)block,
                                     .text = text,
                                     .bytes = (size_t)bytes,
