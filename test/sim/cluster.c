@@ -230,11 +230,9 @@ void run(struct cluster *c, uint64_t ns)
     uint64_t until = now(c) + ns;
     do {
         void *context;
-        struct wf_net *net;
-        struct wf_members *members;
-        while ((net = wf_net_sim_next(c->net, &context)))
+        while (wf_net_sim_next(c->net, &context))
             node_wake(node_of_fabric(context));
-        while ((members = wf_member_sim_next(c->registry, &context)))
+        while (wf_member_sim_next(c->registry, &context))
             node_wake(context);
     } while (wf_vtime_step(c->time, until));
 }

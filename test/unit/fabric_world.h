@@ -101,7 +101,7 @@ static inline struct wf_fabric_options world_options(const char *const *names, i
                                        length ? "," : "", names[k]);
     assert_true(length < sizeof registry);
     return (struct wf_fabric_options){
-        .name = names[i] + 4,
+        .name = names[i] + 4, /* NOLINT: of those that there are */
         .listen = names[i],
         .registry = registry,
         .net = &wf_net_sim,

@@ -157,7 +157,7 @@ static void nodes_leave_and_are_lost(void **state)
         }
         double end_s = hurried ? 0.5 * last_bytes / 1e6 + 0.2 : INFINITY;
         struct wf_keep_job job, before = {.wanted = 1, .worth_s = INFINITY, .bytes = 1};
-        for (enum weft_status status; at_s < end_s; at_s = next_s) {
+        for (enum weft_status status; at_s < end_s; at_s = next_s) { /* NOLINT: it is told when */
             next_s = at_s;
             status = wf_keep_next(keep, at_s, &job, &next_s);
             if (status == WEFT_MISS)

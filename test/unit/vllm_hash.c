@@ -88,7 +88,7 @@ static void check_chain(const json_t *vector)
     assert_int_equal(json_array_size(expected), count / block_tokens);
     for (size_t i = 0; i < count / block_tokens; i++) {
         from_hex(text_at(expected, i), want, 32);
-        if (memcmp(hashes[i].bytes, want, 32))
+        if (memcmp(hashes[i].bytes, want, 32) != 0)
             fail_msg("%s: block %zu", json_string_value(json_object_get(vector, "name")), i);
     }
 }
