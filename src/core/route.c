@@ -555,7 +555,8 @@ static struct wf_route_way link_of(const struct wf_route *route, const struct wf
 {
     struct wf_route_way way = links->way(links->context, from, to);
     double free_s = route->peers[nodes[to].node].in_free_s;
-    free_s = fmax(free_s, route->peers[nodes[from].node].out_free_s);
+    if (nodes[from].node != nodes[to].node)
+        free_s = fmax(free_s, route->peers[nodes[from].node].out_free_s);
     way.queue_s = fmax(way.queue_s, free_s - now_s);
     return way;
 }

@@ -127,7 +127,8 @@ struct wf_route_way {
 struct wf_route_node {
     uint16_t node;
     bool serves;  /* else it only has memory */
-    bool several; /* it stands for many, each of which has some: no fetch waits for another there */
+    bool several; /* it stands for many, each of which has some: no fetch waits for another there.
+                     Where most comes from one it may have that one's number instead. */
     /* How many blocks, from the first on, are nearest in HBM, in HBM or DRAM, anywhere on it.  Each
      * at least the one before. */
     uint32_t hbm_blocks, near_blocks, held_blocks;

@@ -170,7 +170,7 @@ static void finish(struct wf_fabric *f, struct wf_fabric_fetch *fetch, enum weft
         atomic_fetch_sub_explicit(&f->patient, 1, memory_order_relaxed);
     fetch->moved = status == WEFT_OK ? range_bytes(fetch) : 0;
     f->figures.fetched_bytes += fetch->was_own ? 0 : fetch->moved;
-    f->figures.fetches_lossy += status == WEFT_OK && fetch->quality > 0;
+    f->figures.fetches_lossy += status == WEFT_OK && !fetch->was_own && fetch->quality > 0;
     fetch->done(fetch, status);
 }
 

@@ -369,12 +369,28 @@ static uint32_t halves_stride(const struct wf_fabric *f, const struct wf_routes_
 
 /* ------------------------------------------------------------------- what several have together */
 
-/* Somebody has it from whom it can be fetched, or it lies in what this node lends.  The way from
- * all of them is as the worst of theirs. */
+static double rate_of(const struct seat *seat)
+{
+    return seat->bytes_s > 0 ? seat->bytes_s : BYTES_S;
+}
+
+/* The way from all of them is as the worst of theirs. */
+static void several_way(struct wf_routes *r, uint16_t seat)
+{
+    const struct seat *its = &r->seats[seat];
+    struct seat *all = &r->seats[SEVERAL];
+    if (seat >= SELF)
+        return;
+    all->latency_s = its->latency_s > all->latency_s ? its->latency_s : all->latency_s;
+    all->bytes_s = all->bytes_s <= 0 || rate_of(its) < all->bytes_s ? rate_of(its) : all->bytes_s;
+}
+
+/* Somebody has it from whom it can be fetched (the fastest will be), or it lies in what this node
+ * lends. */
 static bool anyone_has(struct wf_routes *r, const uint8_t key[32])
 {
     const struct wf_fabric *f = r->fabric;
-    struct seat *all = &r->seats[SEVERAL];
+    uint16_t best = NO_SEAT;
     uint16_t holders[HOLDERS];
     uint32_t count = wf_places_holders(f->places, key,
                                        wf_quality_class(f->domains[r->domain].quality), holders,
@@ -385,13 +401,12 @@ static bool anyone_has(struct wf_routes *r, const uint8_t key[32])
             return true;
         if (peer >= SELF || !r->seats[peer].taken || !(r->seats[peer].domains >> r->domain & 1))
             continue;
-        const struct seat *its = &r->seats[peer];
-        all->latency_s = its->latency_s > all->latency_s ? its->latency_s : all->latency_s;
-        if (its->bytes_s > 0 && (all->bytes_s <= 0 || its->bytes_s < all->bytes_s))
-            all->bytes_s = its->bytes_s;
-        return true;
+        if (best == NO_SEAT || rate_of(&r->seats[peer]) > rate_of(&r->seats[best]))
+            best = (uint16_t)peer;
     }
-    return false;
+    if (best != NO_SEAT)
+        several_way(r, best);
+    return best != NO_SEAT;
 }
 
 /* So many blocks, without a hole, somebody or other has, where one node has `has` of them.  At most
@@ -433,16 +448,22 @@ static void several_add(struct wf_routes *r, const struct wf_routes_question *q,
     if (!r->fabric || most->held_blocks >= q->count)
         return;
     r->seats[SEVERAL].latency_s = r->seats[SEVERAL].bytes_s = 0;
+    if (most->held_blocks)
+        several_way(r, r->seat_of[most - r->nodes]);
     uint32_t all = anyone_has_of(r, q, most->held_blocks);
     if (all == most->held_blocks)
         return;
     struct wf_route_node *node = node_add(r, a, SEVERAL, "several nodes", WF_ROUTES_NOT_ASKED);
     a->others++;
-    node->several = true;
     node->held_blocks = all;
-    /* What nobody has alone lies in memory that is lent, as a rule. */
-    node->near_blocks = most->near_blocks < most->held_blocks ? most->near_blocks : all;
+    /* What that one has not lies in memory that is lent, as a rule; its tier counts where more
+     * comes from there. */
+    uint32_t below = most->held_blocks - most->near_blocks, others = all - most->held_blocks;
+    node->near_blocks = below > others ? most->near_blocks : all;
     node->below = most->below;
+    /* Of which most comes from one, that waits for what else that one sends. */
+    node->several = most->held_blocks < others;
+    node->node = node->several ? node->node : most->node;
 }
 
 /* ------------------------------------------------------------------------------------ the links */

@@ -27,7 +27,8 @@ def the_map_names_every_command():
 @case
 def a_mistake_names_what_was_meant():
     for words, hint in ((["stauts"], "status"), (["put", "--blok-bytes", "4"], "--block-bytes"),
-                        (["ls", "block"], "'blocks'"), (["bench", "locla"], "'local'"), (["drain"], "'weft fabric drain'"), (["help", "gte"], "'get'"),
+                        (["ls", "block"], "'blocks'"), (["bench", "locla"], "'local'"), (["drain"], "'weft fabric drain'"),
+                        (["help", "gte"], "'get'"),
                         (["events", "--what", "evcit"], "'evict'"), (["region", "--share", "raed"], "'read'")):
         said = weft(*words, expect=2).stderr.decode()
         check(hint in said and "did you mean" in said, words, said)

@@ -374,31 +374,31 @@ def what_others_put_into_a_nodes_memory_is_found_there():
 @case
 def a_chain_that_lies_with_several_is_counted_on():
     """Lenders get blocks as they have room: a router counts on what all of them have, as a get finds it."""
-    secret, data, names = blob("cluster.secret", 32, 5), blob("several.data", 24 << 20, 22), ("one", "two", "three")
+    secret, data, names = blob("cluster.secret", 32, 5), blob("several.data", 24 << 20, 22), ("north", "south", "east")
     os.chmod(secret, 0o600)
     at = {name: ("--socket", place(name + ".sock")) for name in names}
     nodes = {name: start_node("64MB", place(name + ".sock"), WEFT_FABRIC_NAME=name, WEFT_STATE_DIR=place(name),
                               WEFT_FABRIC_LISTEN="unix:" + place(name + ".net"), WEFT_FABRIC_SECRET_FILE=secret,
                               WEFT_FABRIC_JOIN=",".join("unix:" + place(o + ".net") for o in names if o != name),
-                              WEFT_FABRIC_LEND="0" if name == "one" else "32MB") for name in names}
+                              WEFT_FABRIC_LEND="0" if name == "north" else "32MB") for name in names}
     for name in names:
         until(f"{name} sees the others", lambda name=name: len(sees(name)) == 2)
     chain = ("--key", "several", "--block-bytes", "1MiB")
-    weft("put", *chain, data, *at["one"])
-    weft("fabric", "drain", *at["one"])
-    until("it is drained", lambda: answer("fabric", *at["one"])["self"]["drained"])
-    weft("fabric", "drain", "--off", *at["one"])
+    weft("put", *chain, data, *at["north"])
+    weft("fabric", "drain", *at["north"])
+    until("it is drained", lambda: answer("fabric", *at["north"])["self"]["drained"])
+    weft("fabric", "drain", "--off", *at["north"])
     check(all(answer("fabric", *at[name])["self"]["lent_blocks"] > 0 for name in names[1:]), "one of them has it all")
-    weft("rm", *chain, *at["one"])
-    until("it is with them alone", lambda: answer("route", *chain, "--blocks", "24", "--candidate", "one", *at["one"])
+    weft("rm", *chain, *at["north"])
+    until("it is with them alone", lambda: answer("route", *chain, "--blocks", "24", "--candidate", "north", *at["north"])
           ["held_blocks"] == 0)
     for name in names:
         routed = answer("route", *chain, "--blocks", "24", "--candidate", name, *at[name])
         check(routed["action"] == "fetch" and routed["source"] == "several nodes", routed)
         loaded = routed["held_blocks"] + routed["fetch_blocks"]  # without the last one, of a token, which is computed
         check(routed["load_blocks"] == loaded >= 23, routed)
-    check("from elsewhere: several nodes" in weft("route", *chain, "--blocks", "24", *at["one"]).stdout.decode(), "why")
-    got = answer("get", *chain, "--blocks", "24", "--output", place("several.copy"), *at["two"])
+    check("from elsewhere: several nodes" in weft("route", *chain, "--blocks", "24", *at["north"]).stdout.decode(), "why")
+    got = answer("get", *chain, "--blocks", "24", "--output", place("several.copy"), *at["south"])
     check(got["present"] == 24 and read(place("several.copy")) == read(data), "other bytes")
     for name in names:
         stop_node(nodes[name])

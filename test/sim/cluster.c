@@ -295,7 +295,8 @@ static void report(struct cluster *c, double processor_s, uint64_t events, uint6
     printf("#   settled after %.0f s; replica: %.1f bytes a copy with room for all, %llu of %llu; "
            "lag of news p50 %llu us, p99 %llu us\n",
            (double)settled_ns / (double)SECOND,
-           (double)f.replica_bytes / (double)(f.replica_copies_max ? f.replica_copies_max : 1),
+           (double)f.replica_bytes /
+               ((double)c->config.nodes * ((double)c->config.node_blocks + 80)),
            (unsigned long long)f.replica_copies, (unsigned long long)f.replica_copies_max,
            (unsigned long long)wf_hist_quantile(&c->lag_us, .5),
            (unsigned long long)wf_hist_quantile(&c->lag_us, .99));

@@ -328,6 +328,30 @@ static void what_several_have_is_no_queue(void **state)
     world_end();
 }
 
+/* Of what comes from one, but for an end that lies elsewhere, one fetch waits for another. */
+static void a_stray_end_is_no_way_round_a_queue(void **state)
+{
+    (void)state;
+    begin_lenders();
+    have(0, 60);
+    have_half(1, 60, 62);
+    double first_s = 0;
+    for (int i = 2; i < 4; i++) {
+        const struct wf_routes_candidate idle = candidate(i, 0);
+        struct wf_routes_question q = question_of(61);
+        q.candidates = &idle;
+        q.candidate_count = 1;
+        q.request.id = (uint64_t)i;
+        route(2, &q);
+        assert_string_equal(answer.terms[chosen()->term.source].name, "several nodes");
+        assert_int_equal(chosen()->term.fetch_blocks, 61);
+        if (i == 2)
+            first_s = chosen()->term.fetch_s;
+    }
+    assert_true(first_s > 0 && chosen()->term.fetch_s > first_s * 1.9);
+    world_end();
+}
+
 static void who_only_asks_says_nothing_of_loads(void **state)
 {
     (void)state;
@@ -529,6 +553,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(blocks_go_where_the_request_does),
         cmocka_unit_test(several_have_it_between_them),
         cmocka_unit_test(what_several_have_is_no_queue),
+        cmocka_unit_test(a_stray_end_is_no_way_round_a_queue),
         cmocka_unit_test(who_only_asks_says_nothing_of_loads),
         cmocka_unit_test(nobody_becomes_a_hot_spot),
         cmocka_unit_test(who_cannot_serve_says_why),
