@@ -2,7 +2,9 @@
  *
  * Where a request should run, by what the fabric of each of a few nodes in virtual time knows.
  *
- * With --measure N K it prints instead what an answer takes, of N nodes and a chain of K blocks.
+ * With --measure N K L it prints instead what an answer takes, of N nodes and a chain of K blocks:
+ * L 0: of which each node has more from the first on than the one before; else the first L lend
+ * memory, and have them in turns.
  */
 #include "sys/clock.h"
 
@@ -127,11 +129,11 @@ static void have(int i, uint32_t blocks)
     pass(200);
 }
 
-/* It has every second block, from `first` on, of those below `end`. */
-static void have_half(int i, uint32_t first, uint32_t end)
+/* It has one block of `every`, from `first` on, of those below `end`. */
+static void have_some(int i, uint32_t first, uint32_t every, uint32_t end)
 {
     struct node *n = &nodes[i];
-    for (uint32_t block = first; block < end; block += 2) {
+    for (uint32_t block = first; block < end; block += every) {
         memcpy(n->keys[n->count++], chain[block], 32);
         struct wf_fabric_event event = event_of(chain[block]);
         wf_fabric_tell(n->fabric, &event);
@@ -262,8 +264,8 @@ static void several_have_it_between_them(void **state)
     (void)state;
     char say[256];
     begin_lenders();
-    have_half(0, 0, 900);
-    have_half(1, 1, 900);
+    have_some(0, 0, 2, 900);
+    have_some(1, 1, 2, 900);
     const struct wf_routes_candidate idle[] = {candidate(2, 0), candidate(3, 0)};
     struct wf_routes_question q = question_of(64);
     q.candidates = idle;
@@ -310,8 +312,8 @@ static void what_several_have_is_no_queue(void **state)
 {
     (void)state;
     begin_lenders();
-    have_half(0, 0, 64);
-    have_half(1, 1, 64);
+    have_some(0, 0, 2, 64);
+    have_some(1, 1, 2, 64);
     double first_s = 0;
     for (int i = 2; i < 4; i++) {
         const struct wf_routes_candidate idle = candidate(i, 0);
@@ -334,7 +336,7 @@ static void a_stray_end_is_no_way_round_a_queue(void **state)
     (void)state;
     begin_lenders();
     have(0, 60);
-    have_half(1, 60, 62);
+    have_some(1, 60, 2, 62);
     double first_s = 0;
     for (int i = 2; i < 4; i++) {
         const struct wf_routes_candidate idle = candidate(i, 0);
@@ -516,16 +518,21 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static int measure(int count, uint32_t blocks)
+static int measure(int count, uint32_t blocks, int lend)
 {
     enum { ROUNDS = 20000 };
     static uint64_t ns[ROUNDS];
     static struct wf_routes_candidate candidates[NODES_MAX];
-    if (count < 1 || count > NODES_MAX || blocks < 1 || blocks > WF_ROUTES_KEYS_MAX)
+    if (count < 1 || count > NODES_MAX || blocks < 1 || blocks > WF_ROUTES_KEYS_MAX || lend < 0 ||
+        lend > count)
         return 2;
+    lenders = lend;
     begin_with(count, "one for all");
     for (int i = 0; i < count; i++) {
-        have(i, blocks * (uint32_t)(i + 1) / (uint32_t)count);
+        if (i < lend)
+            have_some(i, (uint32_t)i, (uint32_t)lend, blocks);
+        else if (!lend)
+            have(i, blocks * (uint32_t)(i + 1) / (uint32_t)count);
         candidates[i] = candidate(i, 1000.0 * i);
     }
     struct wf_routes_question q = question_of(blocks);
@@ -539,8 +546,9 @@ static int measure(int count, uint32_t blocks)
     }
     qsort(ns, ROUNDS, sizeof ns[0], compare);
     const uint64_t p50_ns = ns[ROUNDS / 2], p99_ns = ns[ROUNDS - ROUNDS / 100];
-    printf("{\"nodes\": %d, \"blocks\": %u, \"route_us_p50\": %.2f, \"route_us_p99\": %.2f}\n",
-           count, blocks, (double)p50_ns / 1e3, (double)p99_ns / 1e3);
+    printf("{\"nodes\": %d, \"blocks\": %u, \"lenders\": %d, \"route_us_p50\": %.2f, "
+           "\"route_us_p99\": %.2f}\n",
+           count, blocks, lend, (double)p50_ns / 1e3, (double)p99_ns / 1e3);
     world_end();
     return 0;
 }
@@ -561,7 +569,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_domain_of_another_secret_is_no_source),
         cmocka_unit_test(too_much_is_refused),
     };
-    if (argc == 4 && strcmp(argv[1], "--measure") == 0)
-        return measure((int)strtol(argv[2], NULL, 10), (uint32_t)strtoul(argv[3], NULL, 10));
+    if (argc == 5 && strcmp(argv[1], "--measure") == 0)
+        return measure((int)strtol(argv[2], NULL, 10), (uint32_t)strtoul(argv[3], NULL, 10),
+                       (int)strtol(argv[4], NULL, 10));
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
