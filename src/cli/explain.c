@@ -106,8 +106,10 @@ static bool is_loss(const json_t *event)
     const char *kind = word(event, "what"), *reason = word(event, "reason");
     if (strcmp(kind, "let_go") == 0)
         return strcmp(reason, "cold") == 0 || strcmp(reason, "parent") == 0;
-    return strcmp(kind, "evict") == 0 || strcmp(kind, "remove") == 0 ||
-           strcmp(kind, "missing") == 0 || strstr(kind, "corrupt");
+    /* Without a block it is told in words: of what another node wanted removed. */
+    if (strcmp(kind, "remove") == 0)
+        return *word(event, "key") != '\0';
+    return strcmp(kind, "evict") == 0 || strcmp(kind, "missing") == 0 || strstr(kind, "corrupt");
 }
 
 static const char *reason_of(const json_t *event)

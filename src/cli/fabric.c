@@ -203,7 +203,7 @@ static void lent_print(const json_t *self, const json_t *nodes)
                number_of(self, "lent_puts"), number_of(self, "lent_refused"),
                number_of(self, "lent_evicted"));
     else
-        printf("this node lends nothing (fabric.lend)\n");
+        printf("this node lends nothing (fabric.lend, or the last weft fabric lend)\n");
     json_array_foreach ((json_t *)(uintptr_t)nodes, index, from) {
         json_t *row = json_object();
         wf_cli_json_set(row, "to", json_incref(json_object_get(from, "name")));

@@ -72,7 +72,7 @@ static void shown_print(const struct there *there, size_t count, uint64_t block_
     for (unsigned t = 0; t < TIERS; t++)
         if (there->on[t])
             printf("%c  %zu %s%s%s\n", weft_tier_name((enum weft_tier)t)[0], there->on[t],
-                   t == WEFT_TIER_REMOTE ? "on other nodes" : "in ",
+                   t == WEFT_TIER_REMOTE ? "on other nodes, or lent by this one" : "in ",
                    t == WEFT_TIER_REMOTE ? "" : weft_tier_name((enum weft_tier)t),
                    t == WEFT_TIER_CXL ? ", or memory beyond the pool" : "");
     if (there->load_us)

@@ -80,7 +80,10 @@ static json_t *on_tier(struct cli *cli, const char *hex, uint64_t block)
     } else if (tier) {
         state_say(cli, tier, state, sizeof state);
         snprintf(text, sizeof text, "block %llu is on tier %s%s%s", (unsigned long long)block, tier,
-                 state, *state ? "" : ", which did not give it in time; get it again");
+                 state,
+                 *state
+                     ? ""
+                     : ", which did not give it in time, or has it since a moment; get it again");
         out = missing_make(block, "tier", tier, text);
     }
     json_decref(answer);

@@ -130,7 +130,7 @@ enum weft_status weft_remove_everywhere(struct weft_format *f, const struct weft
     struct wf_fabric_say_message say = {.what = WF_SAY_FORGET};
     memcpy(say.tip, key->bytes, sizeof say.tip);
     bool nowhere = false;
-    enum weft_status here = weft_remove(f, key, out_removed);
+    enum weft_status here = wf_client_remove(f, key, WF_OP_REMOVE_EVERYWHERE, out_removed);
     if (here != WEFT_OK && here != WEFT_MISS)
         return here;
     for (uint64_t pause_ns = 1000000;; pause_ns = pause_ns < 100000000 ? 2 * pause_ns : pause_ns) {

@@ -118,6 +118,10 @@ static inline struct attachment *wf_client_attach(struct weft *w, enum weft_stat
 enum weft_status wf_client_exchange(struct weft *w, struct attachment *a, enum wf_op op,
                                     size_t bytes, size_t answer_least, int *fds, size_t *fd_count);
 
+/* As weft_remove(): REMOVE, or REMOVE_EVERYWHERE. */
+enum weft_status wf_client_remove(struct weft_format *f, const struct weft_key *key, enum wf_op op,
+                                  size_t *out_removed);
+
 /* Give back what poisoned attachments no longer need.  The first takes the lock. */
 void wf_client_drain(struct weft *w);
 void wf_client_drain_locked(struct weft *w);

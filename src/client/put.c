@@ -352,7 +352,8 @@ void weft_abort_slots(struct weft_format *f, struct weft_slot *slots, size_t cou
     pthread_mutex_unlock(&w->lock);
 }
 
-enum weft_status weft_remove(struct weft_format *f, const struct weft_key *key, size_t *out_removed)
+enum weft_status wf_client_remove(struct weft_format *f, const struct weft_key *key, enum wf_op op,
+                                  size_t *out_removed)
 {
     struct weft *w = f->weft;
     enum weft_status status;
@@ -362,12 +363,17 @@ enum weft_status weft_remove(struct weft_format *f, const struct weft_key *key, 
     pthread_mutex_lock(&w->lock);
     struct wf_remove *request = (struct wf_remove *)(void *)w->request;
     memcpy(request->key, key->bytes, sizeof request->key);
-    status = wf_client_exchange(w, a, WF_OP_REMOVE, sizeof *request, sizeof(struct wf_count_answer),
-                                NULL, NULL);
+    status = wf_client_exchange(w, a, op, sizeof *request, sizeof(struct wf_count_answer), NULL,
+                                NULL);
     if (status == WEFT_OK)
         *out_removed = ((const struct wf_count_answer *)(const void *)w->answer)->count;
     pthread_mutex_unlock(&w->lock);
     return status;
+}
+
+enum weft_status weft_remove(struct weft_format *f, const struct weft_key *key, size_t *out_removed)
+{
+    return wf_client_remove(f, key, WF_OP_REMOVE, out_removed);
 }
 
 enum weft_status weft_remove_keys(struct weft_format *f, const struct weft_key *keys, size_t count,

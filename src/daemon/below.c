@@ -104,6 +104,20 @@ static void moved(void *context, const struct wf_directory_moved *block)
     wf_node_fabric_moved(below->node, block);
 }
 
+/* Without memory for it, it stays in memory that is lent until that is full. */
+static void note_far(struct wf_removed_far *far, const uint8_t key[32])
+{
+    if (far->count == far->room) {
+        uint32_t room = far->room ? 2 * far->room : 64;
+        void *more = wf_realloc(far->keys, room * sizeof *far->keys, "what is removed");
+        if (!more)
+            return;
+        far->keys = more;
+        far->room = room;
+    }
+    memcpy(far->keys[far->count++], key, 32);
+}
+
 /* What a failed tier takes along is still on the others, and is taken up again when it is back. */
 static void dropped(void *context, const struct wf_directory_dropped *block)
 {
@@ -135,6 +149,8 @@ static void dropped(void *context, const struct wf_directory_dropped *block)
                                  .tier = lower->config->name,
                                  .bytes = block->bytes};
     wf_telemetry_moved(domain, block->key, &move);
+    if (peers && below->removed_far)
+        note_far(below->removed_far, block->key);
     if (!peers)
         wf_lower_remove(lower, block->key);
 }

@@ -123,6 +123,12 @@ struct wf_rest {
     uint32_t left;                  /* blocks that may yet be begun for it */
 };
 
+/* Blocks that were removed, and that other nodes have. */
+struct wf_removed_far {
+    uint8_t (*keys)[32];
+    uint32_t count, room;
+};
+
 struct wf_below {
     struct wf_node *node;
     uint32_t count;
@@ -131,11 +137,12 @@ struct wf_below {
     struct wf_directory *directory;
     /* For events: why blocks are written, and dropped, at this moment. */
     const char *writing, *dropping;
-    bool node_went;                   /* and only it had what is dropped */
-    const struct wf_domain *asked_of; /* NULL, or somebody asked for a block of it to go down, */
-    uint32_t asked;                   /* which is in this slot, */
-    bool asked_full;                  /* and there is no room but that of its own chain */
-    bool ahead;                       /* blocks are looked at that need not leave yet */
+    struct wf_removed_far *removed_far; /* NULL, or what is removed now is to be noted here */
+    bool node_went;                     /* and only it had what is dropped */
+    const struct wf_domain *asked_of;   /* NULL, or somebody asked for a block of it to go down, */
+    uint32_t asked;                     /* which is in this slot, */
+    bool asked_full;                    /* and there is no room but that of its own chain */
+    bool ahead;                         /* blocks are looked at that need not leave yet */
     struct wf_refusal refusals[WF_REFUSALS]; /* by the first byte of the key */
     struct wf_loads *loads;
     struct wf_rest rests[WF_RESTS_MAX];

@@ -114,7 +114,7 @@ static bool forget(struct wf_node *node, const struct wanted *block, uint64_t no
     struct wf_domain *domain = &node->domains[block->domain];
     uint64_t removed = 0;
     bool later;
-    enum weft_status status = wf_domain_remove(domain, block->tip, &removed, &later);
+    enum weft_status status = wf_domain_remove_lent(domain, block->tip, false, &removed, &later);
     if (status == WEFT_E_BUSY && later && now_ns - block->since_ns < UNWANTED_NS)
         return false;
     if (status == WEFT_OK)

@@ -70,6 +70,7 @@ static const char *const op_names[WF_OP_COUNT] = {
     [WF_OP_FABRIC] = "fabric",
     [WF_OP_ROUTE] = "route",
     [WF_OP_PUSH] = "push",
+    [WF_OP_REMOVE_EVERYWHERE] = "remove_everywhere",
 };
 
 /* `pooled`: it happens to blocks, so it happens in a pool. */

@@ -169,9 +169,11 @@ static void look_for_stall(struct wf_mover *m)
     uint64_t age_ms = m->oldest ? (wf_now_ns() - m->oldest->begun_ns) / 1000000u : 0;
     bool overdue = age_ms > m->options.timeout_ms && !m->stats.tier.waits;
     if (overdue && !stalled) {
+        bool link = strcmp(m->name, "remote") == 0 || strcmp(m->name, "peers") == 0;
         snprintf(sentence, sizeof sentence,
-                 "a request has been with the device for %llu ms; look at the device",
-                 (unsigned long long)age_ms);
+                 "a request has been with the %s for %llu ms; look at %s",
+                 link ? "other node" : "device", (unsigned long long)age_ms,
+                 link ? "it, and at what bounds the link to it (weft fabric limit)" : "the device");
         wf_warn("mover", "tier %s stalls: %s", m->name, sentence);
         wf_mover_state_set(m, WF_MOVER_STALLED, sentence);
     } else if (!overdue && stalled) {

@@ -293,6 +293,9 @@ void wf_shares_decide(const struct wf_node *node, const struct wf_domain *wantin
  * waiting for. */
 enum weft_status wf_domain_remove(struct wf_domain *domain, const uint8_t *key,
                                   uint64_t *out_removed, bool *out_later);
+/* The same, and what others put of it into memory that this node lends, or anybody. */
+enum weft_status wf_domain_remove_lent(struct wf_domain *domain, const uint8_t *key,
+                                       bool everywhere, uint64_t *out_removed, bool *out_later);
 
 /* server.c */
 /* Takes over the descriptors of wf_socket_listen(), also when it fails. */

@@ -319,6 +319,30 @@ enum weft_status wf_domain_remove(struct wf_domain *domain, const uint8_t *key,
     return status;
 }
 
+enum weft_status wf_domain_remove_lent(struct wf_domain *domain, const uint8_t *key,
+                                       bool everywhere, uint64_t *out_removed, bool *out_later)
+{
+    struct wf_node *node = domain->node;
+    struct wf_removed_far far = {.count = 0};
+    if (node->below && node->fabric)
+        node->below->removed_far = &far;
+    enum weft_status status = wf_domain_remove(domain, key, out_removed, out_later);
+    if (node->below)
+        node->below->removed_far = NULL;
+    for (uint32_t at = 0; at < far.count; at += WF_FABRIC_OFFER_MAX) {
+        uint32_t most = far.count - at;
+        if (wf_fabric_forget_lent(node->fabric, (uint32_t)(domain - node->domains), &far.keys[at],
+                                  most < WF_FABRIC_OFFER_MAX ? most : WF_FABRIC_OFFER_MAX,
+                                  everywhere) != WEFT_OK)
+            wf_warn("fabric",
+                    "what lies in memory that is lent of blocks that were removed stays "
+                    "until it is full: %s",
+                    wf_last_error());
+    }
+    free(far.keys);
+    return status;
+}
+
 static void remove_many(struct wf_client *client, const struct wf_remove *request, uint32_t count)
 {
     struct wf_commit_answer *answer = (struct wf_commit_answer *)(void *)client->node->answer;
@@ -350,6 +374,17 @@ static void handle_remove(struct wf_client *client, const struct wf_remove *requ
         return;
     }
     enum weft_status status = wf_domain_remove(client->domain, request->key, &removed, &later);
+    if (status == WEFT_E_BUSY && later && wf_client_park(client, &request->message, REMOVE_WAIT_NS))
+        return;
+    answer_count(client, &request->message, status, removed);
+}
+
+static void handle_remove_everywhere(struct wf_client *client, const struct wf_remove *request)
+{
+    uint64_t removed = 0;
+    bool later;
+    enum weft_status status = wf_domain_remove_lent(client->domain, request->key, true, &removed,
+                                                    &later);
     if (status == WEFT_E_BUSY && later && wf_client_park(client, &request->message, REMOVE_WAIT_NS))
         return;
     answer_count(client, &request->message, status, removed);
@@ -447,6 +482,7 @@ static const uint16_t sizes[WF_OP_COUNT] = {
     [WF_OP_FABRIC] = sizeof(struct wf_fabric_say_message),
     [WF_OP_ROUTE] = sizeof(struct wf_routing),
     [WF_OP_PUSH] = sizeof(struct wf_push_message),
+    [WF_OP_REMOVE_EVERYWHERE] = sizeof(struct wf_remove),
 };
 
 static void handle(struct wf_client *client, const struct wf_message *m)
@@ -462,6 +498,7 @@ static void handle(struct wf_client *client, const struct wf_message *m)
     case WF_OP_COMMIT: wf_handle_commit(client, request); break;
     case WF_OP_ABORT: wf_handle_abort(client, request); break;
     case WF_OP_REMOVE: handle_remove(client, request); break;
+    case WF_OP_REMOVE_EVERYWHERE: handle_remove_everywhere(client, request); break;
     case WF_OP_REGION_CREATE: wf_handle_region_create(client, request); break;
     case WF_OP_REGION_OPEN: wf_handle_region_open(client, request); break;
     case WF_OP_REGION_RELEASE: wf_handle_region_release(client, request); break;

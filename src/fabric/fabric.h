@@ -319,6 +319,11 @@ enum weft_status wf_fabric_offer(struct wf_fabric *fabric, const char *name,
 /* Have all nodes that are there, and have that domain, remove a block and all that extends it.
  * WEFT_E_BUSY, WEFT_E_NO_MEMORY.  wf_fabric_elsewhere() tells when it is done. */
 enum weft_status wf_fabric_forget(struct wf_fabric *fabric, uint32_t domain, const uint8_t key[32]);
+/* Of these blocks, up to WF_FABRIC_OFFER_MAX, what lies in memory that this node lends goes, and,
+ * if it is to go everywhere, what lies in that of others: of memory that is lent nobody knows which
+ * block extends which.  WEFT_E_BUSY, WEFT_E_NO_MEMORY. */
+enum weft_status wf_fabric_forget_lent(struct wf_fabric *fabric, uint32_t domain,
+                                       const uint8_t (*keys)[32], uint32_t count, bool everywhere);
 
 /* A bit a block, as pushes say which they mean. */
 static inline bool wf_bit(const uint64_t *words, uint32_t bit)

@@ -14,7 +14,7 @@
 #include "sys/memory.h"
 
 #define GRANULES_MAX (1u << 30)
-#define BLOCK_LEAST 65536u /* entries are as many as blocks of that size, and some */
+#define BLOCK_LEAST (2 * WF_LENT_GRANULE) /* that is taken; entries are as many as such blocks */
 #define LESS "lend less (fabric.lend)"
 #define GIVES_MAX 4096u /* blocks that go for one */
 

@@ -23,14 +23,15 @@
 #define STUCK_MAX 16u     /* nodes that take nothing now; behind more of them all orders wait */
 #define LOST_SAY_NS 1000000000u
 
-enum order_kind { OFFER, FORGET, LOOK };
+enum order_kind { OFFER, FORGET, FORGET_LENT, FORGET_LENT_HERE, LOOK };
 
 struct wf_order {
     struct wf_order *next;
     enum order_kind kind;
     char name[WF_MEMBER_NAME_MAX + 1];
-    uint32_t count, said; /* events, and how many the other was told; FORGET: 1, and nothing */
-    uint64_t told[WF_FABRIC_PEERS_MAX / 64]; /* FORGET: a bit each of `peers` */
+    /* Events, and how many the other was told; FORGET: 1, and nothing; FORGET_LENT: all were. */
+    uint32_t count, said;
+    uint64_t told[WF_FABRIC_PEERS_MAX / 64]; /* of what is to be forgotten: a bit each of `peers` */
     struct wf_fabric_event events[];
 };
 
@@ -92,6 +93,23 @@ enum weft_status wf_fabric_forget(struct wf_fabric *f, uint32_t domain, const ui
     struct wf_fabric_event block = {.kind = WF_FABRIC_GONE, .domain = (uint8_t)domain};
     memcpy(block.key, key, 32);
     return leave(f, FORGET, "", &block, 1);
+}
+
+enum weft_status wf_fabric_forget_lent(struct wf_fabric *f, uint32_t domain,
+                                       const uint8_t (*keys)[32], uint32_t count, bool everywhere)
+{
+    struct wf_fabric_event *blocks = wf_calloc(count, sizeof *blocks, "an order");
+    if (!blocks)
+        return WEFT_E_NO_MEMORY;
+    for (uint32_t i = 0; i < count; i++) {
+        blocks[i].kind = WF_FABRIC_GONE;
+        blocks[i].domain = (uint8_t)domain;
+        memcpy(blocks[i].key, keys[i], 32);
+    }
+    enum weft_status status = leave(f, everywhere ? FORGET_LENT : FORGET_LENT_HERE, "", blocks,
+                                    count);
+    free(blocks);
+    return status;
 }
 
 enum weft_status wf_fabric_look(struct wf_fabric *f, const struct wf_fabric_event *blocks,
@@ -178,11 +196,12 @@ static bool offer(struct wf_fabric *f, struct wf_order *order)
     return true;
 }
 
-static bool forget(struct wf_fabric *f, struct wf_order *order)
+static bool forget(struct wf_fabric *f, struct wf_order *order, const struct wf_fabric_event *block,
+                   uint32_t flags)
 {
-    const struct wf_fabric_event *block = &order->events[0];
     struct wf_fabric_forget say = {.head = {.magic = WF_FABRIC_MAGIC, .kind = WF_FABRIC_FORGET},
-                                   .domain = block->domain};
+                                   .domain = block->domain,
+                                   .flags = flags};
     bool all = true;
     memcpy(say.key, block->key, 32);
     if (f->lent) /* what others have put here is not in the host's pool */
@@ -190,6 +209,9 @@ static bool forget(struct wf_fabric *f, struct wf_order *order)
     for (uint32_t i = 0; i < f->peer_count; i++) {
         struct wf_link *link = f->peers[i].link;
         if (wf_bit(order->told, i) || !link || link->theirs_of[block->domain] == WF_DOMAIN_NONE)
+            continue;
+        if (order->kind == FORGET_LENT_HERE ||
+            (order->kind == FORGET_LENT && !f->peers[i].said.lent_bytes))
             continue;
         if (wf_link_can_say(link) && wf_link_say(link, &say, sizeof say))
             wf_bit_set(order->told, i);
@@ -199,11 +221,24 @@ static bool forget(struct wf_fabric *f, struct wf_order *order)
     return all;
 }
 
+/* One after the other; a node that takes no word now holds them up. */
+static bool forget_lent(struct wf_fabric *f, struct wf_order *order)
+{
+    for (; order->said < order->count; order->said++) {
+        if (!forget(f, order, &order->events[order->said], WF_FABRIC_FORGET_LENT))
+            return false;
+        memset(order->told, 0, sizeof order->told);
+    }
+    return true;
+}
+
 static bool carry_out(struct wf_fabric *f, struct wf_order *order)
 {
     switch (order->kind) {
     case OFFER: return offer(f, order);
-    case FORGET: return forget(f, order);
+    case FORGET: return forget(f, order, &order->events[0], 0);
+    case FORGET_LENT:
+    case FORGET_LENT_HERE: return forget_lent(f, order);
     case LOOK: break;
     }
     return true;
@@ -300,7 +335,7 @@ bool wf_forget_heard(struct wf_link *link, const void *header, uint32_t bytes)
         return true;
     if (f->lent)
         (void)wf_lent_forget(f->lent, domain, say->key);
-    if (f->options.host.forget)
+    if (f->options.host.forget && !(say->flags & WF_FABRIC_FORGET_LENT))
         f->options.host.forget(f->options.host.context, link->peer->name, domain, say->key);
     return true;
 }

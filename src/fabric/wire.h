@@ -319,9 +319,11 @@ struct wf_fabric_offer {
 static_assert(sizeof(struct wf_fabric_offer) == 16, "wire format");
 
 /* Nothing is answered: what goes is told as ever. */
+#define WF_FABRIC_FORGET_LENT 1u /* that block alone, from what is lent: it extends one that goes \
+                                  */
 struct wf_fabric_forget {
     struct wf_fabric_head head;
-    uint32_t domain, zero; /* a number of the sender's */
+    uint32_t domain, flags; /* a number of the sender's */
     uint8_t key[32];
 };
 static_assert(sizeof(struct wf_fabric_forget) == 48, "wire format");

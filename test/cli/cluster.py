@@ -400,6 +400,9 @@ def a_chain_that_lies_with_several_is_counted_on():
     check("from elsewhere: several nodes" in weft("route", *chain, "--blocks", "24", *at["north"]).stdout.decode(), "why")
     got = answer("get", *chain, "--blocks", "24", "--output", place("several.copy"), *at["south"])
     check(got["present"] == 24 and read(place("several.copy")) == read(data), "other bytes")
+    check("no other node that is there has it" in weft("rm", "--everywhere", *chain, *at["north"]).stdout.decode(), "said")
+    for name in names[1:]:
+        until("all of it is gone", lambda name=name: answer("fabric", *at[name])["self"]["lent_blocks"] == 0)
     for name in names:
         stop_node(nodes[name])
 

@@ -57,6 +57,7 @@ static const uint16_t fixed[WF_OP_COUNT] = {
     [WF_OP_FABRIC] = sizeof(struct wf_fabric_say_message),
     [WF_OP_ROUTE] = sizeof(struct wf_routing),
     [WF_OP_PUSH] = sizeof(struct wf_push_message),
+    [WF_OP_REMOVE_EVERYWHERE] = sizeof(struct wf_remove),
 };
 
 /* The node, a good client of it, and what the node had before the test. */

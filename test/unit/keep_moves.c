@@ -341,6 +341,33 @@ static void who_lends_is_told_of_what_is_lent(void **state)
     end();
 }
 
+/* Of a chain whose first block goes the rest goes, too: here alone, or wherever it is lent. */
+static void what_is_lent_is_forgotten(void **state)
+{
+    (void)state;
+    uint8_t keys[POOL][32];
+    begin(two, 1);
+    for (uint32_t i = 0; i < POOL; i++) {
+        struct wf_fabric_event event = event_of(i);
+        memcpy(keys[i], event.key, 32);
+        put(i);
+    }
+    uint64_t at_c = figures_of(C).lent_blocks;
+    assert_in_range(at_c, 1, POOL - 1);
+    struct wf_fabric *b = nodes[B].fabric;
+    assert_int_equal(wf_fabric_forget_lent(b, 0, (const uint8_t(*)[32])keys, POOL, false), WEFT_OK);
+    pass(500);
+    assert_int_equal(figures_of(B).lent_blocks, 0);
+    assert_int_equal(figures_of(C).lent_blocks, at_c);
+    assert_int_equal(readable(A, 0, POOL), at_c);
+    struct wf_fabric *a = nodes[A].fabric;
+    assert_int_equal(wf_fabric_forget_lent(a, 0, (const uint8_t(*)[32])keys, POOL, true), WEFT_OK);
+    pass(500);
+    assert_int_equal(figures_of(C).lent_blocks, 0);
+    assert_int_equal(readable(A, 0, POOL), 0);
+    end();
+}
+
 /* No more than a quarter of what a replica holds is a lender's own: of the rest it knows when there
  * is room. */
 static void what_finds_no_room_is_known_of_later(void **state)
@@ -802,6 +829,7 @@ int main(void)
         BOTH(off_again_moves_no_more),
         BOTH(who_lends_reads_what_is_lent),
         BOTH(who_lends_is_told_of_what_is_lent),
+        BOTH(what_is_lent_is_forgotten),
         BOTH(what_finds_no_room_is_known_of_later),
         BOTH(what_another_pool_has_need_not_go),
         BOTH(a_pool_is_drained_too),
