@@ -361,8 +361,9 @@ WEFT_CHECKED WEFT_API enum weft_status weft_remove(struct weft_format *f,
 /* The same on all nodes of the cluster that are there, waiting up to timeout_ms (0: not at all)
  * until none of them has the block.  WEFT_OK: it was here, and is nowhere now; WEFT_MISS: it was
  * not here, and is nowhere now.  WEFT_E_BUSY: as above, and then nothing is dropped anywhere, or
- * another node has it still, where it is in use or archived.  *out_removed counts blocks of this
- * node.  A node that is away keeps what it has. */
+ * another node has it still, where it is in use or archived: what extends it in memory that is lent
+ * goes even so.  *out_removed counts blocks of this node.  A node that is away keeps what it has.
+ */
 WEFT_CHECKED WEFT_API enum weft_status weft_remove_everywhere(struct weft_format *f,
                                                               const struct weft_key *key,
                                                               int timeout_ms, size_t *out_removed);

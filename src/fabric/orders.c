@@ -20,6 +20,7 @@
 
 #define ORDERS_MAX 1024u
 #define OFFER_EVENTS 400u /* in a message */
+#define FORGET_TURN 1024u /* blocks of what is lent */
 #define STUCK_MAX 16u     /* nodes that take nothing now; behind more of them all orders wait */
 #define LOST_SAY_NS 1000000000u
 
@@ -196,6 +197,12 @@ static bool offer(struct wf_fabric *f, struct wf_order *order)
     return true;
 }
 
+/* Who is to lend no more has what was there, until that has gone elsewhere. */
+static bool has_lent(const struct wf_peer_node *peer)
+{
+    return peer->said.lent_bytes || peer->said.lends_used_bytes;
+}
+
 static bool forget(struct wf_fabric *f, struct wf_order *order, const struct wf_fabric_event *block,
                    uint32_t flags)
 {
@@ -206,12 +213,11 @@ static bool forget(struct wf_fabric *f, struct wf_order *order, const struct wf_
     memcpy(say.key, block->key, 32);
     if (f->lent) /* what others have put here is not in the host's pool */
         (void)wf_lent_forget(f->lent, block->domain, say.key);
-    for (uint32_t i = 0; i < f->peer_count; i++) {
+    for (uint32_t i = 0; order->kind != FORGET_LENT_HERE && i < f->peer_count; i++) {
         struct wf_link *link = f->peers[i].link;
         if (wf_bit(order->told, i) || !link || link->theirs_of[block->domain] == WF_DOMAIN_NONE)
             continue;
-        if (order->kind == FORGET_LENT_HERE ||
-            (order->kind == FORGET_LENT && !f->peers[i].said.lent_bytes))
+        if (order->kind == FORGET_LENT && !has_lent(&f->peers[i]))
             continue;
         if (wf_link_can_say(link) && wf_link_say(link, &say, sizeof say))
             wf_bit_set(order->told, i);
@@ -221,10 +227,12 @@ static bool forget(struct wf_fabric *f, struct wf_order *order, const struct wf_
     return all;
 }
 
-/* One after the other; a node that takes no word now holds them up. */
+/* One after the other; a node that takes no word now holds them up, and others have their turn. */
 static bool forget_lent(struct wf_fabric *f, struct wf_order *order)
 {
-    for (; order->said < order->count; order->said++) {
+    for (uint32_t n = 0; order->said < order->count; order->said++, n++) {
+        if (n == FORGET_TURN)
+            return false;
         if (!forget(f, order, &order->events[order->said], WF_FABRIC_FORGET_LENT))
             return false;
         memset(order->told, 0, sizeof order->told);
@@ -244,9 +252,9 @@ static bool carry_out(struct wf_fabric *f, struct wf_order *order)
     return true;
 }
 
-/* Those who are told nothing by this order are told nothing by those behind it. */
+/* Those who are told nothing by this order are told nothing by those of its kind behind it. */
 struct stuck {
-    const char *names[STUCK_MAX];
+    const struct wf_order *orders[STUCK_MAX];
     uint32_t count;
 };
 
@@ -256,11 +264,12 @@ static bool waits(struct wf_fabric *f, struct wf_order *order, struct stuck *stu
     if (order->kind == LOOK)
         return false;
     for (uint32_t i = 0; i < stuck->count; i++)
-        if (strcmp(stuck->names[i], order->name) == 0)
+        if (stuck->orders[i]->kind == order->kind &&
+            strcmp(stuck->orders[i]->name, order->name) == 0)
             return true;
     if (carry_out(f, order))
         return false;
-    stuck->names[stuck->count++] = order->name;
+    stuck->orders[stuck->count++] = order;
     return true;
 }
 
