@@ -240,7 +240,7 @@ static enum weft_status seat_route(struct cluster *c, const struct trace_request
 static enum weft_status request_run(struct cluster *c, enum mode mode,
                                     const struct trace_request *request, struct result *result)
 {
-    uint32_t number = (uint32_t)(result->requests % (c->count ? c->count : 1));
+    uint32_t number = (uint32_t)(result->requests % c->count); /* NOLINT: one at least */
     struct weft_pins pins = {0};
     size_t hit = 0;
     enum weft_status status = keys_make(c, &c->seats[0], request);

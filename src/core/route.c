@@ -435,8 +435,10 @@ static struct wf_route_term model(const struct question *q, uint32_t blocks)
     uint32_t own = least(blocks, own_blocks(q->to)), held = least(own, q->to->held_blocks);
     uint32_t near = least(held, q->to->near_blocks), hbm = least(near, q->to->hbm_blocks);
     flow(&term, &q->to->below, (held - near) * r->block_bytes, 1);
-    if (q->from && blocks > own) {
-        uint32_t theirs = q->from->near_blocks > own ? q->from->near_blocks - own : 0;
+    if (blocks > own) {
+        uint32_t theirs = q->from->near_blocks > own /* NOLINT: it has more, so there is one */
+                              ? q->from->near_blocks - own
+                              : 0;
         term.fetch_blocks = blocks - own;
         term.source = q->source;
         double bytes = term.fetch_blocks * r->block_bytes;

@@ -289,11 +289,9 @@ const char *wf_shares_why(const struct wf_domain *domain, uint64_t bytes,
 void wf_shares_decide(const struct wf_node *node, const struct wf_domain *wanting, uint64_t bytes,
                       uint64_t but, struct wf_share_verdict *out);
 
-/* requests.c: drop what `key` names, and what extends it.  *out_later: what is in the way is worth
- * waiting for. */
-enum weft_status wf_domain_remove(struct wf_domain *domain, const uint8_t *key,
-                                  uint64_t *out_removed, bool *out_later);
-/* The same, and what others put of it into memory that this node lends, or anybody. */
+/* requests.c: drop what `key` names, and what extends it, and of that what others put into memory
+ * that this node lends, or that anybody does.  *out_later: what is in the way is worth waiting for.
+ */
 enum weft_status wf_domain_remove_lent(struct wf_domain *domain, const uint8_t *key,
                                        bool everywhere, uint64_t *out_removed, bool *out_later);
 

@@ -281,8 +281,8 @@ static const struct wf_lower *crowded(struct wf_below *below)
     return NULL;
 }
 
-enum weft_status wf_domain_remove(struct wf_domain *domain, const uint8_t *key,
-                                  uint64_t *out_removed, bool *out_later)
+static enum weft_status domain_remove(struct wf_domain *domain, const uint8_t *key,
+                                      uint64_t *out_removed, bool *out_later)
 {
     struct wf_below *below = domain->node->below;
     struct wf_store *store = &domain->store;
@@ -326,7 +326,7 @@ enum weft_status wf_domain_remove_lent(struct wf_domain *domain, const uint8_t *
     struct wf_removed_far far = {.count = 0};
     if (node->below && node->fabric)
         node->below->removed_far = &far;
-    enum weft_status status = wf_domain_remove(domain, key, out_removed, out_later);
+    enum weft_status status = domain_remove(domain, key, out_removed, out_later);
     if (node->below)
         node->below->removed_far = NULL;
     for (uint32_t at = 0; at < far.count; at += WF_FABRIC_OFFER_MAX) {
@@ -350,9 +350,8 @@ static void remove_many(struct wf_client *client, const struct wf_remove *reques
     bool later;
     memset(answer, 0, sizeof *answer);
     for (uint32_t i = 0; i < count; i++)
-        answer->status[i] = wf_domain_remove(client->domain,
-                                             i ? request->more[i - 1] : request->key, &removed,
-                                             &later);
+        answer->status[i] = domain_remove(client->domain, i ? request->more[i - 1] : request->key,
+                                          &removed, &later);
     answer->count = count;
     wf_answer(client, &request->message, WEFT_OK, sizeof *answer + count * sizeof answer->status[0],
               NULL, 0);
@@ -369,22 +368,15 @@ static void handle_remove(struct wf_client *client, const struct wf_remove *requ
                      0);
         return;
     }
-    if (more) {
+    if (more && request->message.op == WF_OP_REMOVE) {
         remove_many(client, request, (uint32_t)more + 1);
         return;
     }
-    enum weft_status status = wf_domain_remove(client->domain, request->key, &removed, &later);
-    if (status == WEFT_E_BUSY && later && wf_client_park(client, &request->message, REMOVE_WAIT_NS))
-        return;
-    answer_count(client, &request->message, status, removed);
-}
-
-static void handle_remove_everywhere(struct wf_client *client, const struct wf_remove *request)
-{
-    uint64_t removed = 0;
-    bool later;
-    enum weft_status status = wf_domain_remove_lent(client->domain, request->key, true, &removed,
-                                                    &later);
+    bool everywhere = request->message.op == WF_OP_REMOVE_EVERYWHERE;
+    enum weft_status status = everywhere
+                                  ? wf_domain_remove_lent(client->domain, request->key, true,
+                                                          &removed, &later)
+                                  : domain_remove(client->domain, request->key, &removed, &later);
     if (status == WEFT_E_BUSY && later && wf_client_park(client, &request->message, REMOVE_WAIT_NS))
         return;
     answer_count(client, &request->message, status, removed);
@@ -497,8 +489,8 @@ static void handle(struct wf_client *client, const struct wf_message *m)
     case WF_OP_RESERVE: wf_handle_reserve(client, request); break;
     case WF_OP_COMMIT: wf_handle_commit(client, request); break;
     case WF_OP_ABORT: wf_handle_abort(client, request); break;
-    case WF_OP_REMOVE: handle_remove(client, request); break;
-    case WF_OP_REMOVE_EVERYWHERE: handle_remove_everywhere(client, request); break;
+    case WF_OP_REMOVE:
+    case WF_OP_REMOVE_EVERYWHERE: handle_remove(client, request); break;
     case WF_OP_REGION_CREATE: wf_handle_region_create(client, request); break;
     case WF_OP_REGION_OPEN: wf_handle_region_open(client, request); break;
     case WF_OP_REGION_RELEASE: wf_handle_region_release(client, request); break;

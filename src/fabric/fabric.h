@@ -320,8 +320,8 @@ enum weft_status wf_fabric_offer(struct wf_fabric *fabric, const char *name,
  * WEFT_E_BUSY, WEFT_E_NO_MEMORY.  wf_fabric_elsewhere() tells when it is done. */
 enum weft_status wf_fabric_forget(struct wf_fabric *fabric, uint32_t domain, const uint8_t key[32]);
 /* Of these blocks, up to WF_FABRIC_OFFER_MAX, what lies in memory that this node lends goes, and,
- * if it is to go everywhere, what lies in that of others: of memory that is lent nobody knows which
- * block extends which.  WEFT_E_BUSY, WEFT_E_NO_MEMORY. */
+ * if it is to go everywhere, what lies in that of others: who lends may have a block and none of
+ * those between it and the chain's beginning.  WEFT_E_BUSY, WEFT_E_NO_MEMORY. */
 enum weft_status wf_fabric_forget_lent(struct wf_fabric *fabric, uint32_t domain,
                                        const uint8_t (*keys)[32], uint32_t count, bool everywhere);
 

@@ -362,9 +362,8 @@ static uint32_t looks_stride(const struct wf_fabric *f, const struct wf_routes_q
  * that are looked at. */
 static uint32_t halves_stride(const struct wf_fabric *f, const struct wf_routes_question *q)
 {
-    return wf_fabric_in_parts(f)         ? looks_stride(f, q)
-           : f->lent || f->lenders_bytes ? LENT_STRIDE
-                                         : 0;
+    uint32_t parts = looks_stride(f, q);
+    return parts ? parts : f->lent || f->lenders_bytes ? LENT_STRIDE : 0;
 }
 
 /* ------------------------------------------------------------------- what several have together */

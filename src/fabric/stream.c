@@ -530,9 +530,9 @@ static uint64_t own_room(struct wf_fabric *f, uint64_t *out_most)
     wf_places_stats(f->places, &places);
     uint64_t count = wf_stream_own_count(f);
     pthread_mutex_unlock(&f->lock);
-    /* Of a replica that is full nothing is to be had. */
     *out_most = places.copies_max / OWN_PART;
     uint64_t room = *out_most - (count < *out_most ? count : *out_most);
+    /* Of a replica that is full nothing is to be had. */
     uint64_t left = places.copies < places.copies_max ? places.copies_max - places.copies : 0;
     return room < left ? room : left;
 }

@@ -318,10 +318,9 @@ struct wf_fabric_offer {
 };
 static_assert(sizeof(struct wf_fabric_offer) == 16, "wire format");
 
-/* Nothing is answered: what goes is told as ever. */
-#define WF_FABRIC_FORGET_LENT                                           \
-    1u /* that block alone, from what is lent: it extends one that goes \
-        */
+/* Nothing is answered: what goes is told as ever.  With LENT it is that block alone, in memory that
+ * is lent: it extends one that goes. */
+#define WF_FABRIC_FORGET_LENT 1u
 struct wf_fabric_forget {
     struct wf_fabric_head head;
     uint32_t domain, flags; /* a number of the sender's */

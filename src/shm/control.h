@@ -204,9 +204,9 @@ struct wf_commit_answer {
 
 /* One key: what is in the way is waited for, and the answer is a wf_count_answer.  More behind it,
  * up to WEFT_BATCH_MAX in all: each by itself, nothing is waited for, and the answer is a
- * wf_commit_answer, whose status may be WEFT_OK, WEFT_MISS or WEFT_E_BUSY. */
-/* A block, and what extends it.  REMOVE_EVERYWHERE, of one: what of these blocks lies in memory
- * that nodes lend goes as well; WF_SAY_FORGET sees to what other nodes have themselves. */
+ * wf_commit_answer, whose status may be WEFT_OK, WEFT_MISS or WEFT_E_BUSY.  REMOVE_EVERYWHERE, of
+ * one key: what of it and what extends it lies in memory that nodes lend goes as well;
+ * WF_SAY_FORGET sees to what other nodes have themselves. */
 struct wf_remove {
     struct wf_message message;
     uint8_t key[32];

@@ -184,6 +184,16 @@ static enum weft_status get(int node, uint32_t number)
     return outcome;
 }
 
+/* It has these in its pool, and tells. */
+static void have(int node, uint32_t count)
+{
+    nodes[node].count = count;
+    for (uint32_t i = 0; i < count; i++) {
+        struct wf_fabric_event event = event_of(i);
+        wf_fabric_tell(nodes[node].fabric, &event);
+    }
+}
+
 static uint32_t readable(int node, uint32_t first, uint32_t count)
 {
     uint32_t found = 0;
@@ -328,11 +338,7 @@ static void who_lends_is_told_of_what_is_lent(void **state)
 {
     (void)state;
     begin(one, 1);
-    nodes[A].count = POOL / 2;
-    for (uint32_t i = 0; i < POOL / 2; i++) {
-        struct wf_fabric_event event = event_of(i);
-        wf_fabric_tell(nodes[A].fabric, &event);
-    }
+    have(A, POOL / 2);
     pass(500);
     for (uint32_t i = 0; i < POOL / 2; i++)
         put(i);
@@ -401,11 +407,7 @@ static void what_another_pool_has_need_not_go(void **state)
     (void)state;
     begin(none, 2);
     for (int node = A; node <= B; node++) {
-        nodes[node].count = POOL / 2;
-        for (uint32_t i = 0; i < POOL / 2; i++) {
-            struct wf_fabric_event event = event_of(i);
-            wf_fabric_tell(nodes[node].fabric, &event);
-        }
+        have(node, POOL / 2);
     }
     pass(500);
     wf_fabric_drain(nodes[A].fabric, true);
@@ -419,11 +421,7 @@ static void a_pool_is_drained_too(void **state)
 {
     (void)state;
     begin(two, 1);
-    nodes[A].count = POOL - 1;
-    for (uint32_t i = 0; i < POOL - 1; i++) {
-        struct wf_fabric_event event = event_of(i);
-        wf_fabric_tell(nodes[A].fabric, &event);
-    }
+    have(A, POOL - 1);
     pass(500);
     wf_fabric_drain(nodes[A].fabric, true);
     pass(4000);
@@ -451,11 +449,7 @@ static void what_was_drained_has_all_its_copies(void **state)
 {
     (void)state;
     begin(three, 2);
-    nodes[A].count = POOL / 2;
-    for (uint32_t i = 0; i < POOL / 2; i++) {
-        struct wf_fabric_event event = event_of(i);
-        wf_fabric_tell(nodes[A].fabric, &event);
-    }
+    have(A, POOL / 2);
     pass(500);
     wf_fabric_drain(nodes[A].fabric, true);
     pass(5000);
@@ -506,11 +500,7 @@ static void what_went_from_a_lender_is_handed_on_again(void **state)
 {
     (void)state;
     begin(two, 1);
-    nodes[A].count = POOL;
-    for (uint32_t i = 0; i < POOL; i++) {
-        struct wf_fabric_event event = event_of(i);
-        wf_fabric_tell(nodes[A].fabric, &event);
-    }
+    have(A, POOL);
     pass(500);
     wf_fabric_drain(nodes[A].fabric, true);
     for (int ms = 0; ms < 5000 && !figures_of(A).drained; ms += 20)
@@ -661,11 +651,7 @@ static void what_a_pool_has_is_no_copy_too_many(void **state)
     begin(lend, 2);
     for (uint32_t i = 0; i < POOL; i++)
         put(i);
-    nodes[A].count = POOL;
-    for (uint32_t i = 0; i < POOL; i++) {
-        struct wf_fabric_event event = event_of(i);
-        wf_fabric_tell(nodes[A].fabric, &event);
-    }
+    have(A, POOL);
     pass(parts ? 90000 : 20000);
     assert_int_equal(figures_of(B).lent_blocks, POOL);
     assert_int_equal(figures_of(C).lent_blocks, POOL);
